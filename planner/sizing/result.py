@@ -1,0 +1,233 @@
+"""The one object every face prints: what ``recommend`` and ``estimate`` found, and why.
+
+Frozen pydantic models; their JSON is the public contract and carries ``schema_version``. Units are
+in the key names; times are seconds, sizes bytes, rates per second. No face computes anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = "1.0"
+
+
+class Result(BaseModel):
+    """Frozen, and closed against unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Percentiles(Result):
+    """A latency over requests, [s]."""
+
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+
+
+class Latency(Result):
+    ttft_s: Percentiles
+    time_per_output_token_s: Percentiles
+    e2e_s: Percentiles
+
+
+class Throughput(Result):
+    """Of the whole fleet at the workload's peak demand, and per accelerator."""
+
+    requests_per_second: float
+    output_tokens_per_second: float
+    output_tokens_per_second_per_gpu: float
+    max_requests_per_second: float  # the fleet's highest rate inside the SLOs (spares excluded)
+
+
+class Cost(Result):
+    usd_per_hour: float
+    usd_per_month: float  # 730 hours
+    usd_per_million_output_tokens: float  # all cost on output tokens, input included in the price
+    price_per_gpu_hour: float
+    price_source: str  # provider, term and date
+
+
+class Speculation(Result):
+    enabled: bool
+    method: str  # none, n-gram, eagle3, mtp, draft-model
+    draft_tokens: int
+    acceptance_length: float  # tokens per verification step, the bonus token included
+    speedup: float  # of time per output token at the plan's operating point
+    margin: float  # speedup of the best method considered, minus one, minus the required margin
+    considered: dict[str, float] = {}  # method@k -> speedup at the plan's batch
+
+
+class Memory(Result):
+    """Bytes on one accelerator."""
+
+    capacity: float  # what the driver shows
+    usable: float  # the engine's share of it
+    weights: float
+    kv: float  # resident KV at the plan's mean, as the engine allocates it
+    kv_capacity: float  # bytes left for KV
+    kv_capacity_tokens: int
+    kv_bytes_per_token_formula: float  # summed over layers and accelerators of one replica's shard
+    kv_bytes_per_token_allocated: float
+    state: float
+    activations: float
+    graphs: float
+    collectives: float
+    draft: float
+    max_context_tokens: int  # one sequence alone
+    max_batch_that_fits: int  # sequences of the mean resident context
+
+
+class Sharing(Result):
+    """What sharing a prefix among a group of subagents saves: two numbers, never one."""
+
+    fan_out: int
+    shared_prefix_tokens: float
+    kv_tokens_without_sharing: float
+    kv_tokens_stored: float
+    tokens_read_per_step: float  # what the plan assumes (no cascade kernel by default)
+    tokens_read_with_cascade: float
+    join_tokens_mean: float  # expected longest of the group, output tokens
+    join_latency_s: float
+    useful_work: float  # probability that at least one avenue succeeds
+
+
+class Plan(Result):
+    accelerator: str
+    gpus: int
+    replicas: int  # serving replicas plus spares
+    spare_replicas: int
+    gpus_per_replica: int
+    tensor_parallel: int
+    pipeline_parallel: int
+    expert_parallel: int
+    data_parallel: int  # attention data parallelism inside a replica
+    engine: str
+    weight_dtype: str
+    kv_dtype: str
+    max_batch: int  # sequences per replica (max-num-seqs)
+    mean_batch: float
+    speculation: Speculation
+    cost: Cost
+    latency: Latency
+    throughput: Throughput
+    memory: Memory
+    power_w: float
+    sharing: Sharing | None = None
+
+
+class BytesPerStep(Result):
+    """Bytes one accelerator reads and writes in one decode step at the mean batch."""
+
+    weights: float
+    kv: float
+    indexer: float
+    state: float
+    activations: float
+
+
+class SecondsPerStep(Result):
+    """One decode step at the mean batch, split by what it waits for; the parts add up."""
+
+    compute: float
+    memory: float
+    network: float
+    overhead: float
+
+
+class Crossovers(Result):
+    compute_bound_batch: float | None  # tokens per step at which the weight matmuls turn compute-bound
+    kv_exceeds_weights_context: float | None  # context at which KV bytes exceed weight bytes
+
+
+class Operator(Result):
+    """One operator of the step on one accelerator, all layers together."""
+
+    name: str
+    flops: float
+    bytes: float
+    seconds: float
+    bound_by: Literal["compute", "memory", "network", "overhead"]
+
+
+class Why(Result):
+    binding_constraint: str  # which limit set the size: an SLO, KV memory, throughput, one replica
+    bound_by: Literal["compute", "memory", "network", "overhead"]
+    bytes_per_step: BytesPerStep
+    seconds_per_step: SecondsPerStep
+    crossovers: Crossovers
+    operators: tuple[Operator, ...] = ()
+    statement: str = ""  # one or two sentences a person can repeat
+    prefill_saved_by_cache: float = 0.0  # fraction of prefill work the cached prefix removes
+    decode_saved_by_cache: float = 0.0  # always 0: caching removes prefill, not decode
+
+
+class Alternative(Result):
+    """A rival: the best plan of another accelerator or configuration, or why there is none."""
+
+    accelerator: str
+    feasible: bool
+    reason: str = ""
+    plan: Plan | None = None
+
+
+class NearestMiss(Result):
+    """What came closest when nothing fits: the constraint that failed, wanted and got."""
+
+    accelerator: str
+    constraint: str
+    wanted: float
+    got: float
+    statement: str
+    configuration: dict[str, Any] = {}
+
+
+class Assumption(Result):
+    key: str
+    value: str
+    origin: str  # workload, default, database, flag
+
+
+class Recommendation(Result):
+    schema_version: str = SCHEMA_VERSION
+    workload: dict[str, Any]
+    plan: Plan | None
+    why: Why | None
+    alternatives: tuple[Alternative, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
+    warnings: tuple[str, ...] = ()
+    nearest_miss: NearestMiss | None = None
+    what_would_change: tuple[str, ...] = ()
+
+
+class Step(Result):
+    """One bare decode step of a fixed configuration."""
+
+    seconds: float
+    bytes: float
+    flops: float
+    bound_by: Literal["compute", "memory", "network", "overhead"]
+    bytes_per_step: BytesPerStep
+    seconds_per_step: SecondsPerStep
+    operators: tuple[Operator, ...]
+    time_per_output_token_s: float
+    output_tokens_per_second: float
+    output_tokens_per_second_per_gpu: float
+
+
+class Estimate(Result):
+    """One fixed configuration: a bare step, or a served load."""
+
+    schema_version: str = SCHEMA_VERSION
+    configuration: dict[str, Any]
+    step: Step | None = None
+    latency: Latency | None = None
+    throughput: Throughput | None = None
+    memory: Memory | None = None
+    mean_batch: float | None = None
+    fits: bool = True
+    assumptions: tuple[Assumption, ...] = ()
+    warnings: tuple[str, ...] = ()
