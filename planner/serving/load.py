@@ -1,0 +1,108 @@
+"""The demand a replica sees, as the serving formulae want it: moments and a stratified sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.cost.shared_prefix import group_tokens
+from planner.workload import Workload
+
+Vector = npt.NDArray[np.float64]
+SAMPLES = 256
+RESIDENT_POINTS = 64
+SEED = 20_240_229
+
+
+@dataclass(frozen=True)
+class Load:
+    """One request mix. A request is a task of ``fan_out`` sequences that share a prefix.
+
+    ``new``, ``cached``, ``output`` [tokens] and ``weights`` [1] of shape (samples,) describe single
+    sequences; ``joined`` [tokens] the longest output of a task; ``contexts`` (points,) [tokens] what
+    a resident sequence has behind it; ``stored_share`` [1] of those tokens are stored once sharing is
+    taken into account, ``read_share`` [1] are read each step; ``exponential`` (samples,) stratified
+    unit exponentials to pair waits with requests; ``classes`` (samples,) the class of each.
+    """
+
+    new: Vector
+    cached: Vector
+    output: Vector
+    joined: Vector
+    weights: Vector
+    contexts: Vector
+    exponential: Vector
+    classes: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+    mean_output: float
+    fan_out: int
+    shared_prefix: float
+    stored_share: float
+    read_share: float
+    arrival_variability: float
+
+    @property
+    def decode_steps(self) -> float:
+        """Tokens decoded after the first, E[O] - 1, [tokens]. Source: definition."""
+        return max(self.mean_output - 1.0, 1e-6)
+
+    @property
+    def context_mean(self) -> float:
+        """Mean resident context, [tokens]: E[I*O + O^2/2]/E[O]. Source: length-biased residence."""
+        return float(self.contexts.mean())
+
+    def class_weights(self, name: str | None) -> Vector:
+        """Weights of one class's requests (all when None), (samples,), [1].
+
+        Source: definition; KeyError never: an unknown class gives all.
+        """
+        if name is None or name not in self.class_names:
+            return self.weights
+        return np.where(self.classes == self.class_names.index(name), self.weights, 0.0)
+
+
+def load_from(workload: Workload) -> Load:
+    """The load of a workload: its stratified sample with subagents' sharing applied.
+
+    Prefill of the part of a shared prefix that no cache holds is done once per task; [tokens].
+
+    Source: PagedAttention, arXiv 2309.06180 (shared blocks stored once); Hydragen, arXiv
+    2402.05099 (read once only with a cascade kernel).
+    """
+    sample = workload.request_sample(SAMPLES)
+    contexts = workload.resident_contexts(RESIDENT_POINTS)
+    agents = workload.subagents
+    fan_out = agents.fan_out if agents else 1
+    prefix = float(agents.shared_prefix) if agents else 0.0
+    cascade = agents.cascade if agents else "off"
+    new = sample.input - sample.cached
+    uncached_prefix = np.clip(prefix - sample.cached, 0.0, new)
+    new = np.maximum(new - uncached_prefix * (fan_out - 1) / fan_out, 1.0)
+    mean_context = float(contexts.mean())
+    shared = min(prefix, mean_context)
+    tokens = group_tokens(shared, mean_context - shared, fan_out)
+    stored = tokens.stored / tokens.read_without_cascade
+    rng = np.random.default_rng(SEED)
+    ranks = (rng.permutation(SAMPLES) + 0.5) / SAMPLES
+    joined = sample.output.copy()
+    for _ in range(fan_out - 1):
+        joined = np.maximum(joined, sample.output[rng.permutation(SAMPLES)])
+    return Load(
+        new,
+        sample.cached,
+        sample.output,
+        joined,
+        sample.weights,
+        contexts,
+        -np.log1p(-ranks),
+        sample.classes,
+        tuple(c.name for c in workload.classes),
+        workload.moments.mean_output,
+        fan_out,
+        prefix,
+        stored,
+        1.0 if cascade == "off" else stored,
+        (workload.demand.arrival_cv**2 + 1.0) / 2.0,
+    )
