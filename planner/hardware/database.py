@@ -1,0 +1,158 @@
+"""The hardware database: bundled facts, overlaid by the user's own files, loaded when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from planner.documents import read_toml
+from planner.errors import InputError, nearest
+from planner.hardware.accelerator import Accelerator, Defaults
+from planner.hardware.assumptions import Assumptions, load_assumptions
+from planner.hardware.engine import Engine, parse_engine
+from planner.hardware.loading import parse_accelerator, parse_defaults
+from planner.hardware.prices import Price, PriceBook, parse_prices, user_price
+
+FOLDERS = ("accelerators", "prices", "engines")
+
+
+def database_root() -> Path:
+    """Folder of the bundled facts: the repository's in a checkout, the package's once installed."""
+    package = Path(__file__).resolve().parent.parent
+    beside = package.parent / "hardware_db"
+    return beside if (beside / "accelerators").is_dir() else package / "hardware_db"
+
+
+@dataclass(frozen=True)
+class Database:
+    """Accelerators, prices, engines and constants; user overlays replace entries by name."""
+
+    root: Path
+    overlays: tuple[Path, ...] = ()
+    extra_prices: tuple[Path, ...] = ()
+    _one: dict[str, Accelerator] = field(default_factory=dict, compare=False, repr=False)
+
+    def _files(self, folder: str) -> Iterator[Path]:
+        yield from sorted((self.root / folder).glob("*.toml"))
+        for overlay in self.overlays:
+            if overlay.is_file():
+                if _kind(overlay) == folder:
+                    yield overlay
+                continue
+            nested = overlay / folder
+            if nested.is_dir():
+                yield from sorted(nested.glob("*.toml"))
+            elif not any((overlay / f).is_dir() for f in FOLDERS):
+                yield from (p for p in sorted(overlay.glob("*.toml")) if _kind(p) == folder)
+
+    @cached_property
+    def defaults(self) -> Defaults:
+        """Fallback efficiencies. Source: ``defaults.toml``."""
+        return parse_defaults(read_toml(self.root / "defaults.toml"))
+
+    @cached_property
+    def assumptions(self) -> Assumptions:
+        """Planning constants. Source: ``assumptions.toml``."""
+        return load_assumptions(self.root)
+
+    @cached_property
+    def accelerators(self) -> Mapping[str, Accelerator]:
+        """Every accelerator by name, overlays included, in order of name. Source: their files."""
+        found: dict[str, Accelerator] = {}
+        for path in self._files("accelerators"):
+            chip = parse_accelerator(read_toml(path), self.defaults)
+            found[chip.name] = chip
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def _names(self) -> Mapping[str, str]:
+        names: dict[str, str] = {}
+        for chip in self.accelerators.values():
+            for name in (chip.name, *chip.aliases):
+                names[name.lower()] = chip.name
+        return names
+
+    def accelerator(self, name: str) -> Accelerator:
+        """One accelerator by name or alias, any case; InputError with the nearest name."""
+        key = name.strip().lower()
+        path = self.root / "accelerators" / f"{key}.toml"
+        if not self.overlays and "accelerators" not in self.__dict__ and _is_name(key) and path.is_file():
+            if key not in self._one:
+                self._one[key] = parse_accelerator(read_toml(path), self.defaults)
+            return self._one[key]
+        if key not in self._names:
+            raise InputError(
+                f"unknown accelerator {name!r}",
+                expected="a name of `planner list gpus`",
+                suggestion=nearest(key, self._names),
+            )
+        return self.accelerators[self._names[key]]
+
+    @cached_property
+    def engines(self) -> Mapping[str, Engine]:
+        """Every engine by name. Source: their files."""
+        parsed = [parse_engine(read_toml(path)) for path in self._files("engines")]
+        return {engine.name: engine for engine in parsed}
+
+    def engine(self, name: str) -> Engine:
+        """One engine by name; InputError with the nearest name."""
+        path = self.root / "engines" / f"{name.lower()}.toml"
+        if not self.overlays and "engines" not in self.__dict__ and _is_name(name) and path.is_file():
+            return parse_engine(read_toml(path))
+        if name.lower() not in self.engines:
+            raise InputError(
+                f"unknown engine {name!r}",
+                expected="one of " + ", ".join(self.engines),
+                suggestion=nearest(name, self.engines),
+            )
+        return self.engines[name.lower()]
+
+    @cached_property
+    def prices(self) -> PriceBook:
+        """All price rows; rows of user files come first for their accelerators. Source: the rows."""
+        bundled = [p for f in self._files("prices") for p in parse_prices(read_toml(f))]
+        mine = [p for f in self.extra_prices for p in parse_prices(read_toml(f))]
+        for price in mine:
+            self.accelerator(price.accelerator)
+        covered = {p.accelerator for p in mine}
+        return PriceBook((*mine, *(p for p in bundled if p.accelerator not in covered)))
+
+    def price(
+        self, accelerator: str, *, override: float | None = None, providers: Sequence[str] = ()
+    ) -> Price | None:
+        """The price a plan uses for ``accelerator``, [$/h]; None when nobody knows it.
+
+        ``override`` is the user's own. Source: :meth:`planner.hardware.prices.PriceBook.price`.
+        """
+        if override is not None:
+            return user_price(accelerator, override)
+        if providers:
+            self.prices.check_providers(providers)
+        return self.prices.price(accelerator, providers)
+
+
+def _is_name(text: str) -> bool:
+    return text.replace("-", "").replace("_", "").replace(".", "").isalnum() and ".." not in text
+
+
+def _kind(path: Path) -> str:
+    """Which folder a single overlay file belongs to, by what it holds."""
+    data = read_toml(path).data
+    if "prices" in data or "provider" in data:
+        return "prices"
+    return "engines" if "overhead" in data else "accelerators"
+
+
+def load_database(overlays: Sequence[Path] = (), prices: Sequence[Path] = ()) -> Database:
+    """The bundled database with user overlays (folders or files) and price files on top.
+
+    InputError when an overlay doesn't exist; files are read when first needed.
+    """
+    for path in (*overlays, *prices):
+        if not Path(path).exists():
+            raise InputError("no such file or folder", file=str(path))
+    return Database(
+        database_root(), tuple(Path(p) for p in overlays), tuple(Path(p) for p in prices)
+    )

@@ -1,0 +1,144 @@
+"""Prices per accelerator-hour: rows of provider, term and date, and the rule that picks one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from planner.documents import Document, number, only_keys, string
+from planner.errors import InputError, nearest
+
+#: kinds of price lists, best first: what a plan takes when several know the accelerator
+PREFERENCE = ("list", "model", "default")
+TERMS = ("on-demand", "spot", "reserved", "owning TCO", "3yr rental", "default", "user")
+
+
+@dataclass(frozen=True)
+class Price:
+    """One row: [$/h] of one accelerator, whose, under which term and as of when."""
+
+    accelerator: str
+    usd_per_gpu_hour: float
+    provider: str
+    term: str
+    as_of: str
+    source: str
+    instance: str = ""
+    region: str = ""
+    gpus: int = 1
+    kind: str = "list"
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        """Provider, instance, term and date in one line. Source: the row."""
+        what = f"{self.provider} {self.instance}".strip()
+        return f"{what}, {self.term}, {self.as_of}"
+
+
+def parse_prices(document: Document) -> list[Price]:
+    """The rows of one provider's file, [$/h]; InputError for any mistake. Source: in each row."""
+    data = document.data
+    only_keys(document, data, (), ("schema", "provider", "kind", "prices"))
+    provider = string(document, data, (), "provider")
+    kind = string(document, data, (), "kind", default="list", choices=PREFERENCE)
+    listed = data.get("prices", [])
+    if not isinstance(listed, list) or not listed:
+        raise document.error(("prices",), "has no rows", "[[prices]] tables")
+    return [_row(document, entry, i, provider, kind) for i, entry in enumerate(listed)]
+
+
+def _row(document: Document, entry: Any, i: int, provider: str, kind: str) -> Price:
+    path = ("prices", i)
+    only_keys(
+        document, entry, path,
+        ("accelerator", "instance", "gpus", "usd_per_gpu_hour", "term", "region", "as_of", "source", "note"),
+    )  # fmt: skip
+    return Price(
+        string(document, entry, path, "accelerator"),
+        number(document, entry, path, "usd_per_gpu_hour", upper=1000),
+        provider,
+        string(document, entry, path, "term", default="on-demand", choices=TERMS),
+        string(document, entry, path, "as_of"),
+        string(document, entry, path, "source"),
+        string(document, entry, path, "instance", default=""),
+        string(document, entry, path, "region", default=""),
+        int(number(document, entry, path, "gpus", default=1)),
+        kind,
+        string(document, entry, path, "note", default=""),
+    )
+
+
+@dataclass(frozen=True)
+class PriceBook:
+    """All rows known, in the order they were read."""
+
+    rows: tuple[Price, ...]
+
+    def of(self, accelerator: str) -> tuple[Price, ...]:
+        """Rows of one accelerator, cheapest first, [$/h]. Source: the rows."""
+        mine = [r for r in self.rows if r.accelerator == accelerator]
+        return tuple(sorted(mine, key=lambda r: (r.usd_per_gpu_hour, r.provider, r.instance)))
+
+    def price(
+        self, accelerator: str, providers: Sequence[str] = (), term: str = "on-demand"
+    ) -> Price | None:
+        """The row a plan uses, [$/h]: the lower median of on-demand list prices, one per provider.
+
+        ``providers`` restricts whose. Without list prices, a model's (3-year rental before owning),
+        then a default; None when nobody knows the part. Source: the row chosen.
+        """
+        rows = self.of(accelerator)
+        if providers:
+            wanted = [p.lower() for p in providers]
+            rows = tuple(r for r in rows if r.provider.lower() in wanted)
+        for kind in PREFERENCE:
+            mine = [r for r in rows if r.kind == kind]
+            if kind == "list":
+                mine = [r for r in mine if r.term == term]
+            elif kind == "model":
+                mine = [r for r in mine if r.term == "3yr rental"] or mine
+            best: dict[str, Price] = {}
+            for row in mine:
+                best.setdefault(row.provider, row)
+            if best:
+                ranked = sorted(best.values(), key=lambda r: r.usd_per_gpu_hour)
+                return ranked[(len(ranked) - 1) // 2]
+        return None
+
+    def check_providers(self, providers: Sequence[str]) -> None:
+        """Raise InputError for a provider no row names, with the nearest one that exists."""
+        known = {r.provider.lower(): r.provider for r in self.rows}
+        for name in providers:
+            if name.lower() not in known:
+                raise InputError(
+                    f"no prices from {name!r}",
+                    key="hardware.providers",
+                    expected="one of " + ", ".join(sorted(known.values())),
+                    suggestion=nearest(name, known.values()),
+                )
+
+
+def user_price(accelerator: str, usd: float) -> Price:
+    """A price the user gave, [$/h]. Source: the user."""
+    return Price(accelerator, usd, "user", "user", "today", "--price or the workload file", kind="list")
+
+
+def parse_price_options(options: Sequence[str]) -> Mapping[str, float]:
+    """``name=usd`` settings as a mapping to [$/h]; InputError when malformed or not positive.
+
+    >>> parse_price_options(["h100-sxm=2.49"])
+    {'h100-sxm': 2.49}
+    """
+    found: dict[str, float] = {}
+    for option in options:
+        name, _, value = option.partition("=")
+        try:
+            usd = float(value)
+        except ValueError:
+            usd = -1.0
+        if not name or not 0 < usd < 10_000:
+            raise InputError(f"--price {option!r} is not a price", expected="name=usd-per-hour, as h100-sxm=2.49")
+        found[name.strip()] = usd
+    return found
