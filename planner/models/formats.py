@@ -47,6 +47,8 @@ FORMATS: dict[str, Format] = {
         Format("int8", 8, compute=("int8", "bf16")),
         # weight-only, one bf16 scale per 128 (AWQ, GPTQ, compressed-tensors)
         Format("int4", 4, 16, 128),
+        # Kimi K2.5's own packing: one bf16 scale per 32
+        Format("int4-g32", 4, 16, 32),
         # OCP microscaling: one 8-bit exponent per 32
         Format("mxfp4", 4, 8, 32, compute=("fp4", "bf16")),
         # NVIDIA: one 8-bit scale per 16
