@@ -14,7 +14,7 @@ ENGINES = ("vllm", "sglang", "trtllm")
 #: formats tried when an operator has no entry for the one asked, nearest first
 NEIGHBOURS = {
     "fp8": ("fp8-block",), "fp8-block": ("fp8",), "nvfp4": ("mxfp4",), "mxfp4": ("nvfp4",),
-    "int4": (), "int8": ("fp8",), "fp32": ("bf16",), "bf16": (),
+    "int4": (), "int4-g32": ("int4",), "int8": ("fp8",), "fp32": ("bf16",), "bf16": (),
 }  # fmt: skip
 
 

@@ -1,0 +1,210 @@
+"""Price every candidate at every batch at once: the rows the search ranks and refines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.cost.layout import Layout, stack_layouts
+from planner.cost.machine import Machine, stack_machines
+from planner.cost.memory import CacheLayout
+from planner.cost.prefill import CHUNK_GRID, PrefillModel
+from planner.cost.speculation import Drafter, speculative_step_seconds
+from planner.cost.step import StepModel
+from planner.hardware import Accelerator, Price
+from planner.serving.load import Load
+from planner.sizing.candidates import Precision
+
+Matrix = npt.NDArray[np.float64]
+
+#: batches (sequences per replica) every candidate is priced at
+BATCHES = np.unique(
+    np.concatenate([np.arange(1, 9), np.round(2 ** np.arange(3.25, 11.01, 0.25))])
+).astype(float)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to draft (or none) with the acceptance length it reaches, [tokens]."""
+
+    drafter: Drafter
+    acceptance: float = 1.0
+    acceptance_low: float = 1.0
+    acceptance_high: float = 1.0
+    source: str = ""
+
+    @property
+    def label(self) -> str:
+        """``method@k`` or ``none``."""
+        return f"{self.drafter.method}@{self.drafter.draft_tokens}" if self.drafter.draft_tokens else "none"
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One accelerator in one layout and precision, with the memory it leaves for KV, [B]."""
+
+    accelerator: Accelerator
+    layout: Layout
+    precision: Precision
+    machine: Machine
+    price: Price | None
+    kv_room: float
+    slots: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Candidates as arrays: one row each, ready for the queueing formulae.
+
+    ``seats`` and ``options`` say what a row is. ``steps`` (rows, batches) [s] per decode or verify
+    step; ``busy`` and ``busy_second`` (rows, 1) [s], [s^2] replica time of a sequence's prefill;
+    ``own`` (rows, samples) [s] a prompt's own prefill beyond the decode steps it rides on and
+    ``chunks`` (rows, samples) those steps; ``acceptance`` (rows, 1) [tokens]; ``kv_room``,
+    ``kv_mean`` (rows, 1) [B] and ``kv_second`` [B^2] of a resident sequence; ``slots`` (rows, 1).
+    """
+
+    seats: tuple[Seat, ...]
+    options: tuple[Option, ...]
+    steps: Matrix
+    busy: Matrix
+    busy_second: Matrix
+    own: Matrix
+    chunks: Matrix
+    acceptance: Matrix
+    kv_room: Matrix
+    kv_mean: Matrix
+    kv_second: Matrix
+    slots: Matrix
+    request_overhead: Matrix
+    devices: Matrix
+    price: Matrix
+    power: Matrix
+    points: int = field(default=0)
+
+    def take(self, index: Sequence[int] | npt.NDArray[np.int64]) -> Rows:
+        """The rows at ``index``, in that order. Source: none needed; a selection."""
+        at = np.asarray(index, dtype=int)
+        arrays = {
+            name: getattr(self, name)[at] for name in _ARRAYS
+        }
+        return replace(
+            self,
+            seats=tuple(self.seats[i] for i in at),
+            options=tuple(self.options[i] for i in at),
+            **arrays,
+        )
+
+    def __len__(self) -> int:
+        return len(self.seats)
+
+
+_ARRAYS = (
+    "steps", "busy", "busy_second", "own", "chunks", "acceptance", "kv_room", "kv_mean",
+    "kv_second", "slots", "request_overhead", "devices", "price", "power",
+)  # fmt: skip
+
+
+def join(parts: Sequence[Rows]) -> Rows:
+    """All rows of several groups as one table. Source: none needed; a concatenation."""
+    arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}
+    return Rows(
+        tuple(s for p in parts for s in p.seats),
+        tuple(o for p in parts for o in p.options),
+        **arrays,
+        points=sum(p.points for p in parts),
+    )
+
+
+def price_group(
+    step: StepModel,
+    seats: Sequence[Seat],
+    options: Sequence[Option],
+    load: Load,
+    hybrid_manager: bool,
+    budget: float,
+) -> Rows:
+    """Rows of all seats of one precision under all drafting options.
+
+    ``budget``: tokens a step may hold, [tokens]. Units of the result: :class:`Rows`.
+
+    Source: the cost layer; sharing as in :class:`planner.serving.load.Load`.
+    """
+    layout = stack_layouts([s.layout for s in seats])
+    machine = stack_machines([s.machine for s in seats])
+    prefill = _prefill_columns(step, machine, layout, load, budget)
+    parts = []
+    for option in options:
+        steps = np.broadcast_to(
+            np.asarray(
+                speculative_step_seconds(
+                    step, option.drafter, machine, layout, BATCHES[None, :], load.contexts,
+                    load.read_share,
+                )
+            ),
+            (len(seats), len(BATCHES)),
+        )  # fmt: skip
+        kv_mean, kv_second = _resident_bytes(step, option, layout, load, hybrid_manager)
+        shape = (len(seats), 1)
+        drafted = np.asarray(option.drafter.weight_bytes(layout)) + np.zeros(shape)
+        room = np.array([[s.kv_room] for s in seats]) - drafted
+        data = np.asarray(layout.data) + np.zeros(shape)
+        slots = np.floor(np.clip(room * data / np.maximum(kv_mean, 1.0), 0, None))
+        slots = np.clip(slots, 0, np.array([[float(s.slots)] for s in seats]))
+        parts.append(
+            Rows(
+                tuple(seats),
+                (option,) * len(seats),
+                np.array(steps),
+                acceptance=np.full(shape, option.acceptance),
+                kv_room=room * data,
+                kv_mean=kv_mean,
+                kv_second=kv_second,
+                slots=slots,
+                request_overhead=np.asarray(machine.request_overhead) + np.zeros(shape),
+                devices=np.asarray(layout.devices) + np.zeros(shape),
+                price=np.array([[s.price.usd_per_gpu_hour if s.price else np.nan] for s in seats]),
+                power=np.array([[s.accelerator.tdp_w or np.nan] for s in seats]),
+                points=steps.size,
+                **prefill,
+            )
+        )
+    return join(parts)
+
+
+def _prefill_columns(
+    step: StepModel, machine: Machine, layout: Layout, load: Load, budget: float
+) -> dict[str, Matrix]:
+    model = PrefillModel(step, machine, layout, budget)
+    seconds = np.asarray(model.seconds(load.new, load.cached))
+    chunks = np.ceil(load.new / budget)[None, :] + np.zeros_like(seconds)
+    floor = np.asarray(model.chunk_seconds(CHUNK_GRID[:1]))
+    own = np.maximum(0.0, seconds - chunks * floor)
+    share = load.weights / load.weights.sum()
+    ranks = np.asarray(layout.data * layout.pipeline)
+    attention = np.asarray(model.attention_seconds(load.new, load.cached))
+    each = load.new * np.asarray(model.seconds_per_token()) + attention / ranks
+    shape = (seconds.shape[0], 1)
+    return {
+        "busy": np.sum(share * each, axis=1, keepdims=True) + np.zeros(shape),
+        "busy_second": np.sum(share * each**2, axis=1, keepdims=True) + np.zeros(shape),
+        "own": own,
+        "chunks": chunks,
+    }
+
+
+def _resident_bytes(
+    step: StepModel, option: Option, layout: Layout, load: Load, hybrid_manager: bool
+) -> tuple[Matrix, Matrix]:
+    """Mean [B] and second moment [B^2] of one resident sequence's cache, (seats, 1) each."""
+    cache = CacheLayout(step.model.layers, step.kv_format, hybrid_manager)
+    contexts = (load.contexts * load.stored_share + option.drafter.draft_tokens)[None, :]
+    held = (
+        np.asarray(cache.allocated(contexts, layout))
+        + np.asarray(cache.state(layout))
+        + np.asarray(option.drafter.cache_bytes(contexts, layout))
+    )
+    held = held + np.zeros((np.asarray(layout.tensor).shape[0], 1))
+    return held.mean(axis=1, keepdims=True), (held**2).mean(axis=1, keepdims=True)

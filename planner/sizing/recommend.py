@@ -1,0 +1,253 @@
+"""The main job: one workload in, one recommendation out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from planner.hardware import Database
+from planner.sizing.plan import build_plan, build_why
+from planner.sizing.result import (
+    Alternative,
+    Assumption,
+    NearestMiss,
+    Plan,
+    Recommendation,
+)
+from planner.sizing.search import Search, Sized, search
+from planner.workload import Workload
+
+
+def recommend(
+    workload: Workload,
+    database: Database,
+    *,
+    gpus: Sequence[str] | None = None,
+    top: int = 5,
+    price_overrides: Mapping[str, float] | None = None,
+    models: Sequence[object] = (),
+    statistics: dict[str, float] | None = None,
+) -> Recommendation:
+    """The best plan for ``workload`` by its objective, with reasons, rivals and assumptions.
+
+    ``gpus`` restricts the accelerators by name, ``top`` limits the alternatives, ``price_overrides``
+    maps accelerator to $/h; ``statistics`` receives ``points`` priced. No plan: ``plan`` is None and
+    ``nearest_miss`` says what failed. Raises InputError for anything the user got wrong.
+
+    Source: :func:`planner.sizing.search.search`. Units as in the result.
+    """
+    found = search(workload, database, gpus=gpus, price_overrides=price_overrides, models=models)
+    if statistics is not None:
+        statistics["points"] = float(found.points)
+    if not found.found:
+        return Recommendation(
+            workload=workload.resolved,
+            plan=None,
+            why=None,
+            alternatives=_rejected(found),
+            assumptions=_assumptions(found),
+            warnings=_warnings(found, None),
+            nearest_miss=_nearest_miss(found),
+        )
+    best = found.found[0]
+    plan = build_plan(found, best)
+    why = build_why(found, best)
+    return Recommendation(
+        workload=workload.resolved,
+        plan=plan,
+        why=why,
+        alternatives=alternatives(found, top=top),
+        assumptions=_assumptions(found),
+        warnings=_warnings(found, plan),
+        what_would_change=_what_would_change(found, plan),
+    )
+
+
+def compare_on_workload(
+    workload: Workload,
+    database: Database,
+    *,
+    gpus: Sequence[str] | None = None,
+    price_overrides: Mapping[str, float] | None = None,
+    models: Sequence[object] = (),
+) -> tuple[Alternative, ...]:
+    """The best plan on each accelerator, best first, then those without one and why.
+
+    Arguments and units as in :func:`recommend`. Source: :func:`planner.sizing.search.search`.
+    """
+    found = search(workload, database, gpus=gpus, price_overrides=price_overrides, models=models)
+    return alternatives(found, top=None, with_best=True)
+
+
+def alternatives(
+    found: Search, *, top: int | None, with_best: bool = False
+) -> tuple[Alternative, ...]:
+    """The best plan of every other accelerator, then the infeasible ones with their reason.
+
+    ``top`` limits the feasible ones. Source: the search.
+    """
+    seen: set[str] = set()
+    first: list[Sized] = []
+    for sized in found.found:
+        name = sized.seat.accelerator.name
+        if name not in seen:
+            seen.add(name)
+            first.append(sized)
+    rivals = first if with_best else first[1:]
+    best = found.found[0].objective if found.found else 0.0
+    listed = tuple(
+        Alternative(
+            accelerator=s.seat.accelerator.name,
+            feasible=True,
+            reason=_against(s.objective, best, found),
+            plan=build_plan(found, s),
+        )
+        for s in rivals[:top]
+    )
+    return listed + _rejected(found)
+
+
+def _against(objective: float, best: float, found: Search) -> str:
+    kind = found.workload.objective.minimise
+    if best <= 0 or objective == best:
+        return "the same on the objective" if objective == best else ""
+    return f"{objective / best:.2f} times the best plan's {kind}"
+
+
+def _rejected(found: Search) -> tuple[Alternative, ...]:
+    return tuple(
+        Alternative(accelerator=name, feasible=False, reason=reason)
+        for name, reason in sorted(found.rejected.items())
+    )
+
+
+def _assumptions(found: Search) -> tuple[Assumption, ...]:
+    workload = tuple(
+        Assumption(key=key, value=str(value), origin=origin)
+        for key, value, origin in found.workload.assumptions
+    )
+    constants = found.constants
+    return (
+        *workload,
+        Assumption(
+            key="utilisation limit",
+            value=f"{constants.utilisation_limit:.0%} of the stable rate",
+            origin="database",
+        ),
+        Assumption(
+            key="kv headroom",
+            value=f"{constants.kv_tail:g} standard deviations",
+            origin="database",
+        ),
+        Assumption(key="engine", value=found.engine.label, origin="database"),
+    )
+
+
+def _warnings(found: Search, plan: Plan | None) -> tuple[str, ...]:
+    said = list(found.notes)
+    if plan is not None:
+        sized = found.found[0]
+        if any(k != "measured" for k in _efficiency_kinds(found, sized)):
+            said.append(
+                f"some kernel efficiencies of {plan.accelerator} are derived, not measured: "
+                "step times may be off by 25 %"
+            )
+        rho = float(sized.served.rate[0, 0]) / max(sized.max_rate, 1e-30)
+        if rho > 0.8:
+            said.append(
+                f"the fleet runs at {rho:.0%} of the highest rate that keeps the limits; "
+                "tail latencies there are sensitive to small errors"
+            )
+        if found.workload.demand.arrival_cv > 1.5:
+            said.append("bursty arrivals: time to first token is indicative only")
+        if plan.cost.price_source == "no price":
+            said.append(f"no price known for {plan.accelerator}: name one with --price")
+    unexplained = found.model.notes
+    said.extend(unexplained)
+    return tuple(said)
+
+
+def _efficiency_kinds(found: Search, sized: Sized) -> set[str]:
+    chip, engine = sized.seat.accelerator, found.engine.name
+    kinds = {chip.efficiency("decode_attention", sized.seat.precision.kv, engine).kind}
+    for fmt in set(sized.seat.precision.formats.values()):
+        kinds.add(chip.efficiency("matmul", fmt, engine).kind)
+    return kinds
+
+
+def _nearest_miss(found: Search) -> NearestMiss | None:
+    rows, screened = found.rows, found.screened
+    if rows is None or screened is None or not len(rows):
+        if not found.rejected:
+            return None
+        name, reason = sorted(found.rejected.items(), key=lambda item: _memory_first(item[1]))[0]
+        return NearestMiss(
+            accelerator=name, constraint="memory", wanted=0.0, got=0.0, statement=f"{name}: {reason}"
+        )
+    at = int(np.argmin(screened.violation))
+    seat, ratio = rows.seats[at], float(screened.violation[at])
+    constraint = screened.constraint[at]
+    wanted, got = 1.0, ratio
+    for slo in found.workload.slo:
+        if constraint == f"{slo.metric}_{slo.statistic}":
+            wanted, got = slo.limit_s, slo.limit_s * ratio
+    layout = seat.layout
+    shape: dict[str, Any] = {
+        "accelerator": seat.accelerator.name,
+        "tensor_parallel": int(layout.tensor),
+        "pipeline_parallel": int(layout.pipeline),
+        "data_parallel": int(layout.data),
+        "expert_parallel": int(layout.expert),
+        "weight_dtype": seat.precision.weights,
+        "kv_dtype": seat.precision.kv,
+        "batch": float(screened.batch[at]),
+        "speculation": rows.options[at].label,
+    }
+    return NearestMiss(
+        accelerator=seat.accelerator.name,
+        constraint=constraint,
+        wanted=wanted,
+        got=got,
+        statement=(
+            f"closest is {seat.accelerator.name} with tensor parallel {int(layout.tensor)} at batch "
+            f"{screened.batch[at]:.0f}: {constraint} is {ratio:.2f} times its limit"
+        ),
+        configuration=shape,
+    )
+
+
+def _memory_first(reason: str) -> tuple[int, str]:
+    return (0 if reason.startswith("does not fit") else 1, reason)
+
+
+def _what_would_change(found: Search, plan: Plan) -> tuple[str, ...]:
+    """Statements about the decision's margin that follow from the search alone."""
+    said: list[str] = []
+    rivals = [s for s in found.found[1:] if s.seat.accelerator.name != plan.accelerator]
+    if rivals and found.workload.objective.minimise == "cost" and plan.cost.usd_per_hour > 0:
+        rival = rivals[0]
+        price = plan.cost.usd_per_hour / rival.gpus
+        name = rival.seat.accelerator.name
+        said.append(
+            f"{name} wins below ${price:.2f} per accelerator-hour "
+            f"(now ${float(rival.rows.price[0, 0]):.2f})"
+        )
+    serving = plan.replicas - plan.spare_replicas
+    slack = plan.throughput.max_requests_per_second / max(
+        plan.throughput.requests_per_second, 1e-30
+    )
+    said.append(
+        f"the fleet serves up to {plan.throughput.max_requests_per_second:.3g} requests/s inside the "
+        f"limits, {slack:.2f} times the peak asked for; beyond that it needs replica {serving + 1}"
+    )
+    speculation = plan.speculation
+    if speculation.considered:
+        best = next(iter(speculation.considered))
+        gain = speculation.considered[best]
+        said.append(
+            f"speculation: best at this batch is {best} at {gain:.2f}x, "
+            f"{'above' if speculation.margin > 0 else 'below'} the required margin"
+        )
+    return tuple(said)

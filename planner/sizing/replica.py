@@ -1,0 +1,171 @@
+"""One replica at a rate: occupancy, latencies, limits, and the highest rate that keeps them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.hardware import Assumptions
+from planner.serving.kv_capacity import kv_demand
+from planner.serving.latency import (
+    QUANTILES,
+    LatencyCurve,
+    decode_quantile_factor,
+    first_token_sample,
+    percentiles,
+    prefill_wait,
+)
+from planner.serving.load import Load
+from planner.serving.occupancy import dense_steps, log_service_weights, occupancy
+from planner.sizing.operating import BATCHES, Rows
+from planner.workload import Slo
+
+Matrix = npt.NDArray[np.float64]
+BISECTIONS = 18
+
+
+@dataclass(frozen=True)
+class Served:
+    """Rows at given rates: everything (rows, 1), seconds, sequences and bytes.
+
+    ``violation``: the worst ratio of a figure to its limit, above 1 when one is broken;
+    ``violations`` each one's by name.
+    """
+
+    rate: Matrix
+    mean_batch: Matrix
+    batch_p999: Matrix
+    ttft: LatencyCurve
+    tpot: LatencyCurve
+    e2e: LatencyCurve
+    prefill_utilisation: Matrix
+    kv_needed: Matrix
+    stable: npt.NDArray[np.bool_]
+    violations: dict[str, Matrix]
+
+    @property
+    def violation(self) -> Matrix:
+        """Largest violation, (rows, 1), [1]. Source: definition."""
+        worst: Matrix = np.max(np.stack(list(self.violations.values())), axis=0)
+        return worst
+
+
+class ReplicaModel:
+    """Serving figures of many candidate replicas under one load.
+
+    Source: :mod:`planner.serving`. Valid below saturation; above 80 % of the slots or with bursts
+    (arrival coefficient of variation above 1.5) TTFT percentiles are indicative only.
+    """
+
+    def __init__(self, rows: Rows, load: Load, slos: Sequence[Slo], constants: Assumptions) -> None:
+        self.rows = rows
+        self.load = load
+        self.slos = tuple(slos)
+        self.constants = constants
+        most = int(max(1.0, float(rows.slots.max(initial=1.0))))
+        self.steps = dense_steps(BATCHES, rows.steps, most)
+        self.log_weights = log_service_weights(self.steps)
+        self.slots = np.maximum(rows.slots, 1.0)
+        self.tokens = load.decode_steps / rows.acceptance
+
+    def step_at(self, batch: Matrix) -> Matrix:
+        """Step time at a fractional batch, (rows, 1) for (rows, 1), [s]. Source: interpolation."""
+        b = np.clip(batch, 1.0, self.steps.shape[1])
+        low = np.floor(b).astype(int)
+        high = np.minimum(low + 1, self.steps.shape[1])
+        left = np.take_along_axis(self.steps, low - 1, axis=1)
+        right = np.take_along_axis(self.steps, high - 1, axis=1)
+        step: Matrix = left + (b - low) * (right - left)
+        return step
+
+    def stable_rate(self) -> Matrix:
+        """Rate of sequences at which slots or prefill saturate, (rows, 1), [1/s].
+
+        ``1/rate = tokens*T(B)/B + busy``: slots and prefill share the accelerator's time.
+        Source: stability of the queue in :func:`planner.serving.occupancy.occupancy`.
+        """
+        last = np.take_along_axis(self.steps, self.slots.astype(int) - 1, axis=1)
+        return 1.0 / (self.tokens * last / self.slots + self.rows.busy)
+
+    def serve(self, rate: Matrix) -> Served:
+        """All figures at ``rate`` sequences per second and replica, (rows, 1), [1/s].
+
+        Source: occupancy, Pollaczek-Khinchine wait and stratified requests; see each function.
+        """
+        rows, load = self.rows, self.load
+        rho = np.minimum(rate * rows.busy, 1 - 1e-6)
+        state = occupancy(rate, self.tokens, self.steps, self.slots, rho, self.log_weights)
+        stretch = rows.acceptance * (1 - rho)
+        step = self.step_at(np.maximum(state.mean, 1.0))
+        gap = np.maximum(state.mean / (rate * load.decode_steps), self.steps[:, :1] / stretch)
+        tpot = self._token_times(state, gap, stretch)
+        ttft, e2e = self._request_times(rate, rho, state.waiting, step, gap)
+        needed = kv_demand(
+            state.mean, state.variance, rows.kv_mean, rows.kv_second, self.constants.kv_tail,
+            float(load.fan_out),
+        )  # fmt: skip
+        violations = {
+            "kv memory": needed / np.maximum(rows.kv_room, 1.0),
+            "utilisation": rate / self.stable_rate() / self.constants.utilisation_limit,
+        }
+        for slo in self.slos:
+            name = f"{slo.metric}_{slo.statistic}" + (f" of {slo.class_name}" if slo.class_name else "")
+            got = self._metric(slo, ttft, tpot, e2e, gap)
+            violations[name] = got / slo.limit_s
+        curves = [
+            percentiles(sample, load.weights) for sample in (ttft, e2e)
+        ]
+        return Served(
+            rate, state.mean, state.quantile(0.999), curves[0], tpot, curves[1], rho, needed,
+            state.stable, violations,
+        )  # fmt: skip
+
+    def _token_times(self, state: object, gap: Matrix, stretch: Matrix) -> LatencyCurve:
+        """Time per output token: mean gap, and T at quantiles of occupancy, (rows, 1), [s]."""
+        found = {}
+        for name, q in QUANTILES.items():
+            at = self.step_at(np.maximum(state.quantile(q), 1.0))  # type: ignore[attr-defined]
+            factor = decode_quantile_factor(q, self.constants.tpot_p99_stretch)
+            found[name] = np.maximum(at * factor / stretch, gap if q > 0.5 else 0.0)
+        return LatencyCurve(gap, **found)
+
+    def _request_times(
+        self, rate: Matrix, rho: Matrix, waiting: Matrix, step: Matrix, gap: Matrix
+    ) -> tuple[Matrix, Matrix]:
+        """Samples of TTFT and of end-to-end time, (rows, samples) each, [s]."""
+        rows, load = self.rows, self.load
+        wait = prefill_wait(rate, rows.busy_second, rho, load.arrival_variability)
+        wait = wait + waiting / rate
+        own = rows.own + (0.5 + rows.chunks) * step
+        correction = (1 - rho) ** -self.constants.ttft_utilisation_exponent
+        ttft = rows.request_overhead + correction * first_token_sample(
+            wait, np.maximum(rho, 1e-6), np.zeros_like(wait), own, load.exponential
+        )
+        return ttft, ttft + np.maximum(load.joined - 1, 0.0) * gap
+
+    def _metric(
+        self, slo: Slo, ttft: Matrix, tpot: LatencyCurve, e2e: Matrix, gap: Matrix
+    ) -> Matrix:
+        if slo.metric == "tpot":
+            return tpot.statistic(slo.statistic)
+        if slo.metric == "itl":
+            return gap if slo.statistic == "mean" else tpot.statistic(slo.statistic)
+        sample = ttft if slo.metric == "ttft" else e2e
+        return percentiles(sample, self.load.class_weights(slo.class_name)).statistic(slo.statistic)
+
+    def highest_rate(self) -> tuple[Matrix, npt.NDArray[np.bool_]]:
+        """Highest rate that breaks no limit, [1/s], and whether any rate does, (rows, 1) each.
+
+        Bisection in the logarithm of the rate: every figure grows with it. Source: definition.
+        """
+        high = np.log(self.stable_rate() * self.constants.utilisation_limit)
+        low = high - np.log(1e4)
+        possible = (self.serve(np.exp(low)).violation <= 1.0) & (self.rows.slots >= 1)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            fits = self.serve(np.exp(middle)).violation <= 1.0
+            low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+        return np.exp(low), possible

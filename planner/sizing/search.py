@@ -1,0 +1,374 @@
+"""The search: enumerate, drop what doesn't fit, price all points, refine the best, count replicas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from planner.cost.acceptance import load_acceptance
+from planner.cost.layout import Layout
+from planner.cost.machine import machine
+from planner.cost.memory import CacheLayout
+from planner.cost.step import StepModel
+from planner.hardware import Accelerator, Assumptions, Database, Engine, Price
+from planner.models import load_model
+from planner.models.model import Model
+from planner.serving.load import Load, load_from
+from planner.serving.queueing import spare_replicas
+from planner.sizing.candidates import Precision, layouts, precisions
+from planner.sizing.drafting import drafting_options
+from planner.sizing.footprint import Footprint, footprint
+from planner.sizing.operating import Rows, Seat, join, price_group
+from planner.sizing.replica import ReplicaModel, Served
+from planner.sizing.screening import Screened, screen
+from planner.workload import Workload
+
+#: rows looked at exactly: the best overall, and the best of every accelerator
+REFINED = 40
+PER_ACCELERATOR = 2
+
+
+@dataclass(frozen=True)
+class Sized:
+    """One candidate, sized: a row of the search with its fleet. ``served`` has one row."""
+
+    rows: Rows
+    served: Served
+    replicas: int
+    spares: int
+    max_rate: float  # sequences per second of one replica inside the SLOs
+    objective: float
+
+    @property
+    def seat(self) -> Seat:
+        """Accelerator, layout and precision of the row. Source: none needed."""
+        return self.rows.seats[0]
+
+    @property
+    def gpus(self) -> int:
+        """Accelerators of the fleet, spares included. Source: definition."""
+        return int(self.replicas * float(np.asarray(self.seat.layout.devices)))
+
+
+@dataclass(frozen=True)
+class Search:
+    """Everything the search found, best first, and what it could not use."""
+
+    workload: Workload
+    model: Model
+    engine: Engine
+    load: Load
+    constants: Assumptions
+    found: tuple[Sized, ...]
+    rejected: Mapping[str, str]
+    screened: Screened | None
+    rows: Rows | None
+    points: int
+    request_rate: float
+    notes: tuple[str, ...] = field(default=())
+
+
+def search(
+    workload: Workload,
+    database: Database,
+    *,
+    gpus: Sequence[str] | None = None,
+    price_overrides: Mapping[str, float] | None = None,
+    models: Sequence[object] = (),
+) -> Search:
+    """Size every candidate for ``workload``.
+
+    Returns candidates best first by the workload's objective ($/h, accelerators, W or s). Raises
+    InputError for an unknown model, chip, engine or price. Units as in the results.
+
+    Source: planner.cost and planner.serving.
+    """
+    model = load_model(workload.model, overlays=models)
+    drafting = workload.speculation.draft_model
+    drafting_model = load_model(drafting, overlays=models) if drafting else None
+    engine = database.engine(workload.engine.name)
+    constants = database.assumptions
+    load = load_from(workload)
+    rejected: dict[str, str] = {}
+    chips = _chips(workload, database, gpus, rejected)
+    data = load_acceptance()
+    groups: list[Rows] = []
+    for precision in precisions(model, workload.precision.weights, workload.precision.kv):
+        step = StepModel(model, precision.formats, precision.kv, constants.draft_independence)
+        seats: list[Seat] = []
+        for chip in chips:
+            price = _price(database, chip, workload, price_overrides)
+            if price is None and workload.objective.minimise == "cost":
+                rejected.setdefault(chip.name, "no price known: name one with --price")
+                continue
+            seats += _seats(step, precision, chip, price, workload, engine, constants, load, rejected)
+        if not seats:
+            continue
+        options = drafting_options(
+            model, workload.speculation, data, precision.kv, drafting_model=drafting_model
+        )
+        budget = float(workload.engine.max_batched_tokens or engine.max_batched_tokens(80e9))
+        groups.append(price_group(step, seats, options, load, engine.hybrid_kv_manager, budget))
+    if not groups:
+        rate = workload.peak_requests_per_second or 0.0
+        return Search(workload, model, engine, load, constants, (), rejected, None, None, 0, rate)
+    rows = join(groups)
+    screened = screen(rows, load, workload.slo, constants)
+    chosen = _worth_refining(rows, screened, workload, load)
+    found: list[Sized] = []
+    if chosen:
+        found = _refine(rows.take(chosen), workload, load, constants)
+    found.sort(key=_rank(workload))
+    kept = {s.seat.accelerator.name for s in found}
+    for i, seat in enumerate(rows.seats):
+        name = seat.accelerator.name
+        if name not in kept and name not in rejected:
+            at = _nearest_of(rows, screened, name)
+            rejected[name] = _miss(screened, at)
+            del i
+    rate = workload.peak_requests_per_second or 0.0
+    return Search(
+        workload, model, engine, load, constants, tuple(found), rejected, screened, rows,
+        rows.points, rate,
+    )  # fmt: skip
+
+
+def _nearest_of(rows: Rows, screened: Screened, name: str) -> int:
+    """Row of accelerator ``name`` that came closest to every limit."""
+    mine = [i for i, s in enumerate(rows.seats) if s.accelerator.name == name]
+    return min(mine, key=lambda i: float(screened.violation[i]))
+
+
+def _miss(screened: Screened, at: int) -> str:
+    ratio = float(screened.violation[at])
+    if ratio <= 1.0:
+        return "close to a limit, and no rate keeps every one exactly"
+    return f"{screened.constraint[at]} misses its limit {ratio:.3g}-fold at best"
+
+
+def _chips(
+    workload: Workload, database: Database, gpus: Sequence[str] | None, rejected: dict[str, str]
+) -> list[Accelerator]:
+    allow = list(gpus or workload.hardware.allow)
+    deny = {database.accelerator(name).name for name in workload.hardware.deny}
+    if allow:
+        chips = list({c.name: c for c in (database.accelerator(n) for n in allow)}.values())
+    else:
+        chips = [c for c in database.accelerators.values() if c.status != "announced"]
+    kept = []
+    for chip in chips:
+        if chip.name in deny:
+            rejected[chip.name] = "denied by the workload"
+        elif not chip.plannable:
+            rejected[chip.name] = f"facts missing: {chip.missing}"
+        else:
+            kept.append(chip)
+    return kept
+
+
+def _price(
+    database: Database,
+    chip: Accelerator,
+    workload: Workload,
+    overrides: Mapping[str, float] | None,
+) -> Price | None:
+    prices = {**workload.hardware.prices, **(overrides or {})}
+    named = {database.accelerator(name).name: usd for name, usd in prices.items()}
+    return database.price(chip.name, override=named.get(chip.name), providers=workload.hardware.providers)
+
+
+def _seats(
+    step: StepModel,
+    precision: Precision,
+    chip: Accelerator,
+    price: Price | None,
+    workload: Workload,
+    engine: Engine,
+    constants: Assumptions,
+    load: Load,
+    rejected: dict[str, str],
+) -> list[Seat]:
+    choice = workload.parallelism
+    fixed = workload.hardware.gpus_per_replica
+    most = workload.hardware.max_gpus or 10**9
+    found: list[Seat] = []
+    smallest_gap = math.inf
+    shapes = layouts(
+        step.model, chip, constants, tensor=choice.tensor, pipeline=choice.pipeline,
+        data=choice.data, expert=choice.expert,
+    )  # fmt: skip
+    longest = float(np.max(load.contexts))
+    # a pipeline is only worth its latency where no single stage holds the model
+    single_fits = False
+    for layout in sorted(shapes, key=lambda x: int(x.pipeline)):
+        devices = int(layout.devices)
+        if (fixed and devices != fixed) or devices > most or (layout.pipeline > 1 and single_fits):
+            continue
+        hold = footprint(step, chip, engine, layout, workload.engine.memory_fraction)
+        room = hold.kv_room
+        cache = CacheLayout(step.model.layers, step.kv_format, engine.hybrid_kv_manager)
+        one = float(np.asarray(cache.allocated(longest, layout) + cache.state(layout)))
+        if room < one:
+            smallest_gap = min(smallest_gap, hold.needed(one))
+            continue
+        single_fits = single_fits or layout.pipeline == 1
+        found.append(_seat(step, precision, chip, price, layout, hold, engine, workload))
+    if not found:
+        rejected.setdefault(
+            chip.name,
+            f"does not fit: {smallest_gap / 1e9:.0f} GB needed on each accelerator, "
+            f"{chip.memory_bytes / 1e9:.0f} GB there"
+            if math.isfinite(smallest_gap)
+            else "no layout of this model is allowed on it",
+        )
+    else:
+        rejected.pop(chip.name, None)
+    return found
+
+
+def _seat(
+    step: StepModel,
+    precision: Precision,
+    chip: Accelerator,
+    price: Price | None,
+    layout: Layout,
+    hold: Footprint,
+    engine: Engine,
+    workload: Workload,
+) -> Seat:
+    priced = machine(
+        chip, engine, tuple(set(precision.formats.values())), precision.kv,
+        int(layout.tensor), int(layout.stage_devices),
+    )  # fmt: skip
+    slots = workload.engine.max_num_seqs or engine.max_num_seqs(chip.memory_bytes)
+    return Seat(chip, layout, precision, priced, price, hold.kv_room, int(slots * int(layout.data)))
+
+
+def _worth_refining(
+    rows: Rows, screened: Screened, workload: Workload, load: Load
+) -> list[int]:
+    usable = np.flatnonzero(screened.rate > 0)
+    if not len(usable):
+        return []
+    replicas = _replicas_at(screened.rate[usable], screened.e2e[usable], workload, load)
+    cost = _objective(
+        np.ceil(replicas) * rows.devices[usable, 0], rows.price[usable, 0], rows.power[usable, 0],
+        screened.e2e[usable], workload,
+    ) * (1 + 1e-6 * replicas)  # fmt: skip
+    order = usable[np.argsort(cost, kind="stable")]
+    chosen = list(order[:REFINED])
+    per: dict[str, int] = {}
+    for i in order:
+        name = rows.seats[i].accelerator.name
+        per[name] = per.get(name, 0) + 1
+        if per[name] <= PER_ACCELERATOR and i not in chosen:
+            chosen.append(i)
+    return [int(i) for i in chosen]
+
+
+def _replicas_at(
+    rate: np.ndarray, e2e: np.ndarray, workload: Workload, load: Load
+) -> np.ndarray:
+    demand = workload.demand
+    if demand.kind in ("users", "sessions"):
+        assert demand.concurrent_users is not None
+        users = demand.concurrent_users * demand.peak_to_mean
+        return users / (rate / load.fan_out * (e2e + demand.think_time))
+    assert workload.peak_requests_per_second is not None
+    return workload.peak_requests_per_second * load.fan_out / rate
+
+
+def _objective(
+    gpus: np.ndarray, price: np.ndarray, power: np.ndarray, e2e: np.ndarray, workload: Workload
+) -> np.ndarray:
+    kind = workload.objective.minimise
+    if kind == "cost":
+        return gpus * price
+    if kind == "gpus":
+        return gpus
+    if kind == "energy":
+        return gpus * np.where(np.isnan(power), 1e9, power)
+    return e2e
+
+
+def _refine(rows: Rows, workload: Workload, load: Load, constants: Assumptions) -> list[Sized]:
+    replica = ReplicaModel(rows, load, workload.slo, constants)
+    highest, possible = replica.highest_rate()
+    at_highest = replica.serve(highest)
+    needed = _replicas_at(highest[:, 0], at_highest.e2e.mean[:, 0], workload, load)
+    serving = np.maximum(1, np.ceil(needed * (1 + workload.reliability.headroom) - 1e-9))
+    actual = _actual_rate(replica, highest, serving[:, None], workload, load)
+    served = replica.serve(actual)
+    found = []
+    for i in np.flatnonzero(possible[:, 0]):
+        base = int(serving[i])
+        wanted = workload.reliability.spare_replicas
+        spares = spare_replicas(base) if wanted is None else wanted
+        total = base + spares
+        gpus = total * int(rows.devices[i, 0])
+        if workload.hardware.max_gpus and gpus > workload.hardware.max_gpus:
+            continue
+        one = rows.take([i])
+        value = float(
+            _objective(
+                np.array([gpus]), one.price[:, 0], one.power[:, 0], served.e2e.mean[i], workload
+            )[0]
+        )
+        found.append(Sized(one, _one(served, int(i)), total, spares, float(highest[i, 0]), value))
+    return found
+
+
+def _actual_rate(
+    replica: ReplicaModel,
+    highest: np.ndarray,
+    serving: np.ndarray,
+    workload: Workload,
+    load: Load,
+) -> np.ndarray:
+    """Sequences per second each replica sees at peak: shared evenly, users by their cycle time."""
+    demand = workload.demand
+    if demand.kind not in ("users", "sessions"):
+        assert workload.peak_requests_per_second is not None
+        return workload.peak_requests_per_second * load.fan_out / serving + 0 * highest
+    assert demand.concurrent_users is not None
+    users = demand.concurrent_users * demand.peak_to_mean / serving
+    low, high = highest * 1e-4, highest
+    for _ in range(30):
+        middle = np.sqrt(low * high)
+        cycle = replica.serve(middle).e2e.mean + demand.think_time
+        more = middle / load.fan_out * cycle < users
+        low, high = np.where(more, middle, low), np.where(more, high, middle)
+    return low
+
+
+def _one(served: Served, i: int) -> Served:
+    """Row ``i`` of every figure."""
+    from dataclasses import fields, replace
+
+    from planner.serving.latency import LatencyCurve
+
+    def cut(value: object) -> object:
+        if isinstance(value, LatencyCurve):
+            return LatencyCurve(*(getattr(value, f.name)[i : i + 1] for f in fields(value)))
+        if isinstance(value, dict):
+            return {k: np.broadcast_to(v, served.rate.shape)[i : i + 1] for k, v in value.items()}
+        assert isinstance(value, np.ndarray)
+        return value[i : i + 1]
+
+    return replace(served, **{f.name: cut(getattr(served, f.name)) for f in fields(served)})
+
+
+def _rank(workload: Workload):  # type: ignore[no-untyped-def]
+    margin = workload.speculation.margin
+
+    def key(s: Sized) -> tuple[object, ...]:
+        drafts = s.rows.options[0].drafter.draft_tokens
+        seat = s.seat
+        # equal money: the faster one, speculation only where it beats its margin
+        speed = float(s.served.e2e.mean[0, 0]) * (1 + margin if drafts else 1.0)
+        return (round(s.objective, 6), speed, seat.accelerator.name, int(seat.layout.tensor))
+
+    return key
