@@ -101,7 +101,7 @@ def machine(
         engine.per_sequence_overhead_s,
         engine.speculation_token_overhead_s,
         engine.request_overhead_s,
-        engine.stage_latency_s,
+        exchange.stage_latency_s,
     )
 
 

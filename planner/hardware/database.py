@@ -116,11 +116,17 @@ class Database:
         mine = [p for f in self.extra_prices for p in parse_prices(read_toml(f))]
         for price in mine:
             self.accelerator(price.accelerator)
-        covered = {p.accelerator for p in mine}
-        return PriceBook((*mine, *(p for p in bundled if p.accelerator not in covered)))
+        covered = {(p.accelerator, p.term) for p in mine}
+        kept = (p for p in bundled if (p.accelerator, p.term) not in covered)
+        return PriceBook((*mine, *kept))
 
     def price(
-        self, accelerator: str, *, override: float | None = None, providers: Sequence[str] = ()
+        self,
+        accelerator: str,
+        *,
+        override: float | None = None,
+        providers: Sequence[str] = (),
+        term: str = "on-demand",
     ) -> Price | None:
         """The price a plan uses for ``accelerator``, [$/h]; None when nobody knows it.
 
@@ -130,7 +136,7 @@ class Database:
             return user_price(accelerator, override)
         if providers:
             self.prices.check_providers(providers)
-        return self.prices.price(accelerator, providers)
+        return self.prices.price(accelerator, providers, term)
 
 
 def _is_name(text: str) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 from planner.documents import Document, number, only_keys, string
 from planner.errors import InputError, nearest
 
-#: kinds of price lists, best first: what a plan takes when several know the accelerator
-PREFERENCE = ("list", "model", "default")
+#: a provider's list, somebody's cost model, or an unsourced default
+KINDS = ("list", "model", "default")
 TERMS = ("on-demand", "spot", "reserved", "owning TCO", "3yr rental", "default", "user")
 
 
@@ -42,7 +42,7 @@ def parse_prices(document: Document) -> list[Price]:
     data = document.data
     only_keys(document, data, (), ("schema", "provider", "kind", "prices"))
     provider = string(document, data, (), "provider")
-    kind = string(document, data, (), "kind", default="list", choices=PREFERENCE)
+    kind = string(document, data, (), "kind", default="list", choices=KINDS)
     listed = data.get("prices", [])
     if not isinstance(listed, list) or not listed:
         raise document.error(("prices",), "has no rows", "[[prices]] tables")
@@ -84,28 +84,18 @@ class PriceBook:
     def price(
         self, accelerator: str, providers: Sequence[str] = (), term: str = "on-demand"
     ) -> Price | None:
-        """The row a plan uses, [$/h]: the lower median of on-demand list prices, one per provider.
+        """The row a plan uses, [$/h]: the lower median under ``term``, one price per provider.
 
-        ``providers`` restricts whose. Without list prices, a model's (3-year rental before owning),
-        then a default; None when nobody knows the part. Source: the row chosen.
+        ``providers`` restricts whose. Terms are never mixed: rental and ownership models are used
+        only when asked for by name. None when nobody offers the part so. Source: the row chosen.
         """
-        rows = self.of(accelerator)
-        if providers:
-            wanted = [p.lower() for p in providers]
-            rows = tuple(r for r in rows if r.provider.lower() in wanted)
-        for kind in PREFERENCE:
-            mine = [r for r in rows if r.kind == kind]
-            if kind == "list":
-                mine = [r for r in mine if r.term == term]
-            elif kind == "model":
-                mine = [r for r in mine if r.term == "3yr rental"] or mine
-            best: dict[str, Price] = {}
-            for row in mine:
+        wanted = [p.lower() for p in providers]
+        best: dict[str, Price] = {}
+        for row in self.of(accelerator):
+            if row.term == term and (not wanted or row.provider.lower() in wanted):
                 best.setdefault(row.provider, row)
-            if best:
-                ranked = sorted(best.values(), key=lambda r: r.usd_per_gpu_hour)
-                return ranked[(len(ranked) - 1) // 2]
-        return None
+        ranked = sorted(best.values(), key=lambda r: r.usd_per_gpu_hour)
+        return ranked[(len(ranked) - 1) // 2] if ranked else None
 
     def check_providers(self, providers: Sequence[str]) -> None:
         """Raise InputError for a provider no row names, with the nearest one that exists."""

@@ -218,6 +218,28 @@ class Step(Result):
     output_tokens_per_second_per_gpu: float
 
 
+class DatasheetRow(Result):
+    """One accelerator as its datasheet has it; dense peaks, SI units."""
+
+    accelerator: str
+    vendor: str
+    released: int | None
+    status: str
+    memory_bytes: float
+    bandwidth: float  # B/s
+    peak_bf16: float | None  # FLOP/s, dense
+    peak_fp8: float | None
+    peak_fp4: float | None
+    ridge_point_bf16: float | None  # FLOP/B
+    scale_up_domain: int
+    scale_up_bandwidth: float  # B/s, one direction
+    tdp_w: float | None
+    usd_per_hour: float | None
+    price_source: str
+    bandwidth_per_usd: float | None  # B/s per $/h
+    efficiencies: str  # measured or derived
+
+
 class Estimate(Result):
     """One fixed configuration: a bare step, or a served load."""
 

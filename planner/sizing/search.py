@@ -102,7 +102,7 @@ def search(
         for chip in chips:
             price = _price(database, chip, workload, price_overrides)
             if price is None and workload.objective.minimise == "cost":
-                rejected.setdefault(chip.name, "no price known: name one with --price")
+                rejected.setdefault(chip.name, f"no {workload.hardware.price_term} price known: name one with --price")
                 continue
             seats += _seats(step, precision, chip, price, workload, engine, constants, load, rejected)
         if not seats:
@@ -177,7 +177,12 @@ def _price(
 ) -> Price | None:
     prices = {**workload.hardware.prices, **(overrides or {})}
     named = {database.accelerator(name).name: usd for name, usd in prices.items()}
-    return database.price(chip.name, override=named.get(chip.name), providers=workload.hardware.providers)
+    return database.price(
+        chip.name,
+        override=named.get(chip.name),
+        providers=workload.hardware.providers,
+        term=workload.hardware.price_term,
+    )
 
 
 def _seats(

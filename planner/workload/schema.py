@@ -194,6 +194,9 @@ class Hardware(Table):
     max_gpus: Count | None = Field(None, description="Most accelerators in the fleet")
     gpus_per_replica: Count | None = Field(None, description="Fixed size of a replica")
     providers: list[str] = Field([], description="Providers whose prices count; all by default")
+    price_term: Literal["on-demand", "spot", "3yr rental", "owning TCO", "default"] = Field(
+        "on-demand", description="Terms under which accelerators are paid; never mixed"
+    )
     prices: dict[str, Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]] = Field(
         {}, description="Own prices, accelerator to $ per accelerator-hour"
     )
