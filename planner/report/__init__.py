@@ -1,1 +1,3 @@
+"""How results are shown: nothing here computes."""
 
+from __future__ import annotations

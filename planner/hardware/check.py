@@ -1,0 +1,143 @@
+"""Is the database plausible? Sources, ranges, and vendors' sparse figures passed off as dense."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+
+from planner.errors import InputError
+from planner.hardware.accelerator import Accelerator
+from planner.hardware.database import Database
+
+#: bf16 FLOP per byte of memory traffic of parts people serve with
+RIDGE = (20.0, 700.0)
+PRICE = (0.05, 25.0)  # $ per accelerator-hour of a list price
+#: narrower formats double the dense rate, at most; more smells of structured sparsity
+STEPS = (("bf16", "fp8", 2.2), ("fp8", "fp4", 4.2), ("bf16", "int8", 2.2))
+#: dense compute per byte of bandwidth varies less than this inside one architecture
+SIBLING_SPREAD = 1.6
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding: file, key, what is wrong, and whether it is an error or a warning."""
+
+    file: str
+    key: str
+    message: str
+    severity: str = "error"
+
+
+def check_database(database: Database) -> list[Problem]:
+    """All problems of the database: unreadable files, missing sources, implausible figures.
+
+    Figures compared in SI: [FLOP/s], [B/s], [FLOP/B], [$/h]. Source of the rules: the datasheets.
+    """
+    try:
+        chips = database.accelerators
+        prices = database.prices.rows
+    except InputError as error:
+        return [Problem(error.file or "", error.key or "", str(error))]
+    problems: list[Problem] = []
+    for chip in chips.values():
+        problems += _sources(chip)
+        problems += _peaks(chip)
+        problems += _ranges(chip)
+    problems += _siblings(list(chips.values()))
+    problems += _names(list(chips.values()))
+    for price in prices:
+        if price.accelerator not in chips:
+            problems.append(Problem("prices", price.accelerator, f"{price.provider} prices an unknown accelerator"))
+        if price.kind == "list" and not PRICE[0] <= price.usd_per_gpu_hour <= PRICE[1]:
+            problems.append(
+                Problem("prices", price.accelerator, f"${price.usd_per_gpu_hour:g} per hour from {price.provider} is implausible")
+            )
+        if _in_future(price.as_of):
+            problems.append(Problem("prices", price.accelerator, f"as of {price.as_of}, in the future"))
+    return problems
+
+
+def _sources(chip: Accelerator) -> Iterator[Problem]:
+    keys = {key for key, _, _ in chip.sources}
+    for path, fact in chip.facts.items():
+        if fact.source not in keys:
+            yield Problem(chip.file, path, f"source {fact.source!r} is not listed in [[sources]]")
+    for operator, formats in chip.achieved.items():
+        for fmt, engines in formats.items():
+            for engine, e in engines.items():
+                path = f"achieved.{operator}.{fmt}.{engine}"
+                if e.source not in keys:
+                    yield Problem(chip.file, path, f"source {e.source!r} is not listed in [[sources]]")
+    for key, citation, retrieved in chip.sources:
+        if not citation.strip():
+            yield Problem(chip.file, f"sources.{key}", "has no citation")
+        if _in_future(retrieved):
+            yield Problem(chip.file, f"sources.{key}", f"retrieved {retrieved}, in the future")
+
+
+def _in_future(text: str) -> bool:
+    match = re.match(r"(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?", text)
+    if not match:
+        return False
+    year, month, day = (int(part) if part else 1 for part in match.groups())
+    try:
+        return datetime.date(year, month, day) > datetime.date.today()
+    except ValueError:
+        return True
+
+
+def _peaks(chip: Accelerator) -> Iterator[Problem]:
+    for wide, narrow, most in STEPS:
+        a, b = chip.peak(wide), chip.peak(narrow)
+        if a and b and b / a > most:
+            yield Problem(
+                chip.file, f"compute.{narrow}",
+                f"{b / a:.1f} times {wide}: a sparse peak given as dense?",
+            )  # fmt: skip
+    tensor, vector = chip.peak("tf32"), chip.peak("bf16")
+    if tensor and vector and vector / tensor > 2.2:
+        yield Problem(chip.file, "compute.bf16", f"{vector / tensor:.1f} times tf32: a sparse peak given as dense?")
+
+
+def _ranges(chip: Accelerator) -> Iterator[Problem]:
+    ridge = chip.ridge_point("bf16")
+    if ridge is not None and chip.memory_bytes > 4e9 and not RIDGE[0] <= ridge <= RIDGE[1]:
+        yield Problem(
+            chip.file, "compute.bf16",
+            f"ridge point of {ridge:.0f} FLOP/B is outside {RIDGE[0]:g} to {RIDGE[1]:g}: unit, or a sparse peak?",
+        )  # fmt: skip
+    usable, label = chip.fact("memory.usable"), chip.fact("memory.capacity")
+    if usable and label and not 0.85 <= usable.value / label.value <= 1.1:
+        yield Problem(chip.file, "memory.usable", f"{usable.value / label.value:.2f} of the label's capacity")
+
+
+def _siblings(chips: list[Accelerator]) -> Iterator[Problem]:
+    """A peak far above every other part of the same architecture, per unit of its other peaks."""
+    families: dict[str, list[Accelerator]] = {}
+    for chip in chips:
+        families.setdefault(re.sub(r".*\(|\).*", "", chip.architecture), []).append(chip)
+    for family in families.values():
+        for wide, narrow in (("fp32", "bf16"), ("fp32", "fp8"), ("tf32", "bf16")):
+            ratios = {c.name: c.peak(narrow) / c.peak(wide) for c in family if c.peak(wide) and c.peak(narrow)}  # type: ignore[operator]
+            if len(ratios) < 3:
+                continue
+            middle = median(ratios.values())
+            for chip in family:
+                if ratios.get(chip.name, 0) > SIBLING_SPREAD * middle:
+                    yield Problem(
+                        chip.file, f"compute.{narrow}",
+                        f"{ratios[chip.name] / middle:.1f} times its siblings' ratio to {wide}: a sparse peak given as dense?",
+                        "warning",
+                    )  # fmt: skip
+
+
+def _names(chips: list[Accelerator]) -> Iterator[Problem]:
+    owner: dict[str, str] = {}
+    for chip in chips:
+        for name in {chip.name, *chip.aliases}:
+            other = owner.setdefault(name.lower(), chip.name)
+            if other != chip.name:
+                yield Problem(chip.file, "aliases", f"{name!r} also names {other}")
