@@ -14,7 +14,7 @@ from planner.hardware.database import Database
 
 #: bf16 FLOP per byte of memory traffic of parts people serve with
 RIDGE = (20.0, 700.0)
-PRICE = (0.05, 25.0)  # $ per accelerator-hour of a list price
+PRICE = (0.05, 40.0)  # $ per accelerator-hour of a list price
 #: narrower formats double the dense rate, at most; more smells of structured sparsity
 STEPS = (("bf16", "fp8", 2.2), ("fp8", "fp4", 4.2), ("bf16", "int8", 2.2))
 #: dense compute per byte of bandwidth varies less than this inside one architecture
@@ -85,21 +85,27 @@ def _in_future(text: str) -> bool:
     year, month, day = (int(part) if part else 1 for part in match.groups())
     try:
         return datetime.date(year, month, day) > datetime.date.today()
-    except ValueError:
-        return True
+    except ValueError:  # "2025-26": a span of years, not a date
+        return year > datetime.date.today().year
 
 
 def _peaks(chip: Accelerator) -> Iterator[Problem]:
     for wide, narrow, most in STEPS:
         a, b = chip.peak(wide), chip.peak(narrow)
-        if a and b and b / a > most:
+        if a and b and b / a > most and not _explained(chip, narrow):
             yield Problem(
                 chip.file, f"compute.{narrow}",
                 f"{b / a:.1f} times {wide}: a sparse peak given as dense?",
             )  # fmt: skip
     tensor, vector = chip.peak("tf32"), chip.peak("bf16")
-    if tensor and vector and vector / tensor > 2.2:
+    if tensor and vector and vector / tensor > 2.2 and not _explained(chip, "bf16"):
         yield Problem(chip.file, "compute.bf16", f"{vector / tensor:.1f} times tf32: a sparse peak given as dense?")
+
+
+def _explained(chip: Accelerator, compute_format: str) -> bool:
+    """Whether the fact's own note says that the figure is dense, and why."""
+    fact = chip.fact(f"compute.{compute_format}")
+    return fact is not None and fact.note.startswith("dense:")
 
 
 def _ranges(chip: Accelerator) -> Iterator[Problem]:
@@ -126,7 +132,8 @@ def _siblings(chips: list[Accelerator]) -> Iterator[Problem]:
                 continue
             middle = median(ratios.values())
             for chip in family:
-                if ratios.get(chip.name, 0) > SIBLING_SPREAD * middle:
+                high = ratios.get(chip.name, 0) > SIBLING_SPREAD * middle
+                if high and not _explained(chip, narrow):
                     yield Problem(
                         chip.file, f"compute.{narrow}",
                         f"{ratios[chip.name] / middle:.1f} times its siblings' ratio to {wide}: a sparse peak given as dense?",
