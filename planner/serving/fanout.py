@@ -48,7 +48,8 @@ def useful_work(
     """Probability that at least one of ``draws`` attempts succeeds, [1].
 
     ``success`` p [1] of one; ``correlation`` [1] between attempts makes them beta-binomial:
-    ``1 - B(a, b+K)/B(a, b)`` with a = p(1-r)/r, b = (1-p)(1-r)/r; only ``avenues`` of them differ.
+    ``1 - prod over i < K of ((1-p)(1-r) + i*r) / ((1-r) + i*r)``, that is 1 - B(a, b+K)/B(a, b) with
+    a = p(1-r)/r and b = (1-p)(1-r)/r; only ``avenues`` of them differ. r in [0, 1).
 
     Source: independent trials; Griffiths, "Maximum likelihood estimation for the beta-binomial
     distribution", Biometrics 29(4) 1973.
@@ -57,14 +58,11 @@ def useful_work(
     (0.7599, 0.5972)
     """
     k = min(draws, avenues) if avenues else draws
-    if success <= 0 or success >= 1 or k == 0:
-        return float(success > 0 and k > 0) if success >= 1 or k == 0 else 0.0
-    if correlation <= 0:
-        return 1 - (1 - success) ** k
-    a = success * (1 - correlation) / correlation
-    b = (1 - success) * (1 - correlation) / correlation
-    log_beta = math.lgamma(a) + math.lgamma(b + k) - math.lgamma(a + b + k)
-    return 1 - math.exp(log_beta - (math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)))
+    # the beta-binomial as a product: no cancellation however small the correlation
+    i = np.arange(k)
+    spread = i * correlation
+    fails = ((1 - success) * (1 - correlation) + spread) / ((1 - correlation) + spread)
+    return 1.0 - float(np.prod(fails))
 
 
 def repeated_sampling(draws: int, single: float, exponent: float) -> float:
