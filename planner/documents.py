@@ -29,9 +29,9 @@ class Document:
     _lines: dict[tuple[str | int, ...], int] | None = field(default=None, repr=False)
 
     def line(self, path: Sequence[str | int]) -> int | None:
-        """Line number of a key path, or of the closest parent that has one; None when unknown.
+        r"""Line number of a key path, or of the closest parent that has one; None when unknown.
 
-        >>> Document("x", {}, "a = 1\\n[b]\\nc = 2\\n").line(("b", "c"))
+        >>> Document("x", {}, "a = 1\n[b]\nc = 2\n").line(("b", "c"))
         3
         """
         if self._lines is None:
@@ -192,9 +192,7 @@ def _assign(data: Any, path: list[str], value: Any, setting: str) -> None:
     for depth, part in enumerate(path[:-1]):
         if isinstance(data, list):
             if not part.isdigit() or int(part) >= len(data):
-                raise InputError(
-                    f"--set {setting!r}: no entry {part!r}", expected=f"0 to {len(data) - 1}"
-                )
+                raise InputError(f"--set {setting!r}: no entry {part!r}", expected=f"0 to {len(data) - 1}")
             data = data[int(part)]
         elif isinstance(data, dict):
             data = data.setdefault(part, {})
@@ -261,22 +259,16 @@ def string(
         raise document.error(here, f"is {value!r}", "a string")
     allowed = list(choices)
     if allowed and value not in allowed:
-        raise document.error(
-            here, f"is {value!r}", "one of " + ", ".join(allowed), nearest(value, allowed)
-        )
+        raise document.error(here, f"is {value!r}", "one of " + ", ".join(allowed), nearest(value, allowed))
     return value
 
 
-def only_keys(
-    document: Document, table: Any, path: Sequence[str | int], known: Iterable[str]
-) -> Mapping[str, Any]:
+def only_keys(document: Document, table: Any, path: Sequence[str | int], known: Iterable[str]) -> Mapping[str, Any]:
     """``table`` itself if it is one and has no key outside ``known``; InputError otherwise."""
     if not isinstance(table, dict):
         raise document.error(path, f"is {table!r}", "a table")
     allowed = list(known)
     for key in table:
         if key not in allowed:
-            raise document.error(
-                (*path, key), "unknown key", "one of " + ", ".join(allowed), nearest(key, allowed)
-            )
+            raise document.error((*path, key), "unknown key", "one of " + ", ".join(allowed), nearest(key, allowed))
     return table

@@ -1,1 +1,3 @@
+"""The command line: thin commands over the layers below."""
 
+from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +84,8 @@ def recommend(
     format_: FormatOption = None,
     output: OutputOption = None,
     fail_over_budget: Annotated[
-        float | None, typer.Option(help="Exit 4 when the plan costs more than this per hour.", show_default=False)
+        float | None,
+        typer.Option(help="Exit 4 when the plan costs more than this per hour.", show_default=False),
     ] = None,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -171,7 +173,8 @@ class _progress:
 @compare_app.command("gpus")
 def compare_gpus(
     workload: Annotated[
-        str | None, typer.Option("--workload", "-w", help="Best plan per accelerator for this workload.", show_default=False)
+        str | None,
+        typer.Option("--workload", "-w", help="Best plan per accelerator for this workload.", show_default=False),
     ] = None,
     set_: SetOption = None,
     gpus: GpusOption = None,
@@ -203,9 +206,7 @@ def compare_gpus(
     from planner.workload import load_workload
 
     asked = load_workload(workload, set_ or ())
-    found = compare_on_workload(
-        asked, database, gpus=names(gpus), price_overrides=overrides, models=models or ()
-    )
+    found = compare_on_workload(asked, database, gpus=names(gpus), price_overrides=overrides, models=models or ())
     emit(
         format_, output,
         data={"schema_version": "1.0", "workload": asked.resolved, "accelerators": found},
@@ -284,10 +285,11 @@ def list_(
     if what not in kinds:
         raise InputError(f"cannot list {what!r}", expected="gpus, models or prices", suggestion=nearest(what, kinds))
     rows: list[Any]
+    blocks: Callable[[Sequence[Any]], Sequence[Any]]
     if what == "models":
         from planner.models import list_models
 
-        rows = list_models(models or ())
+        rows = list(list_models(models or ()))
         blocks = listing.models_blocks
     elif what == "prices":
         database = _database(hardware_db, prices)
@@ -337,7 +339,13 @@ def show(
 
     model = load_model(name, models or ())
     facts = model_facts(model)
-    emit(format_, output, data=facts, blocks=lambda: listing.model_blocks(model, facts), records=lambda: [facts])
+    emit(
+        format_,
+        output,
+        data=facts,
+        blocks=lambda: listing.model_blocks(model, facts),
+        records=lambda: [facts],
+    )
 
 
 @app.command()
@@ -351,7 +359,9 @@ def init(
     from planner.workload.examples import KINDS, example_text
 
     if kind not in KINDS:
-        raise InputError(f"no template {kind!r}", expected="one of " + ", ".join(KINDS), suggestion=nearest(kind, KINDS))
+        raise InputError(
+            f"no template {kind!r}", expected="one of " + ", ".join(KINDS), suggestion=nearest(kind, KINDS)
+        )
     if output is not None and output.exists() and not force:
         raise InputError("exists already", file=str(output), expected="--force to replace it")
     write(example_text(kind), output)
@@ -370,7 +380,11 @@ def schema(
     elif what == "result":
         from planner.sizing.result import Recommendation as Kind  # type: ignore[assignment]
     else:
-        raise InputError(f"no schema of {what!r}", expected="workload or result", suggestion=nearest(what, ("workload", "result")))
+        raise InputError(
+            f"no schema of {what!r}",
+            expected="workload or result",
+            suggestion=nearest(what, ("workload", "result")),
+        )
     write(to_json(Kind.model_json_schema()), output)
 
 
@@ -395,13 +409,14 @@ def check_db(
     problems += [
         {"file": "models", "key": "", "message": text, "severity": "error"} for text in check_catalogue(models or ())
     ]
+    columns = ("File", "Key", "Problem", "Severity")
     counts = f"{len(database.accelerators)} accelerators, {len(database.prices.rows)} prices"
     emit(
         format_, output, data={"problems": problems, "accelerators": len(database.accelerators),
                                "prices": len(database.prices.rows)},
         blocks=lambda: [
             Text(f"{counts}: " + ("no problem found" if not problems else f"{len(problems)} problems")),
-            *([sheet(("File", "Key", "Problem", "Severity"), [tuple(p.values()) for p in problems])] if problems else []),
+            *([sheet(columns, [tuple(p.values()) for p in problems])] if problems else []),
         ],
         records=lambda: problems,
     )  # fmt: skip

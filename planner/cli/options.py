@@ -50,11 +50,10 @@ ModelsOption = Annotated[
 ]
 TopOption = Annotated[int, typer.Option("--top", min=0, help="Alternatives to show.")]
 VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Say how much was priced and how long it took.", show_default=False)
+    bool,
+    typer.Option("--verbose", "-v", help="Say how much was priced and how long it took.", show_default=False),
 ]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress and no notes.", show_default=False)
-]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.", show_default=False)]
 
 
 def names(text: str | None) -> list[str] | None:

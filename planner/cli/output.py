@@ -97,6 +97,6 @@ def write(text: str, output: Path | None) -> None:
     try:
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as temporary:
             temporary.write(text)
-        os.replace(temporary.name, output)
+        Path(temporary.name).replace(output)
     except OSError as error:
         raise PlannerError(f"{output}: cannot be written ({error.strerror})") from None

@@ -23,12 +23,11 @@ def run() -> None:
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:  # noqa: BLE001 - the last wall
+    except Exception as error:
         if os.environ.get("PLANNER_DEBUG"):
             raise
         print(
-            f"error: internal error, please report it: {type(error).__name__}: {error} "
-            "(PLANNER_DEBUG=1 shows where)",
+            f"error: internal error, please report it: {type(error).__name__}: {error} (PLANNER_DEBUG=1 shows where)",
             file=sys.stderr,
         )
         sys.exit(1)

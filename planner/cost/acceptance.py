@@ -105,7 +105,7 @@ class AcceptanceData:
     draft_vocab: int
 
     def family(self, model: str, method: str) -> Curve | None:
-        """The measured curve of this model's drafter, or None. Source: the data files."""
+        """The measured curve of this model's drafter, [tokens], or None. Source: the data files."""
         name = _key(model)
         for (known, kind), curve in self.learned.items():
             if kind == method and (name.startswith(known) or known.startswith(name)):
@@ -164,9 +164,7 @@ class AcceptanceData:
         )  # fmt: skip
 
     @staticmethod
-    def _bounded(
-        k: Vector, middle: Vector, low: Vector, high: Vector, kind: str, source: str
-    ) -> Acceptance:
+    def _bounded(k: Vector, middle: Vector, low: Vector, high: Vector, kind: str, source: str) -> Acceptance:
         return Acceptance(
             np.clip(middle, 1.0, k + 1), np.clip(low, 1.0, k + 1), np.clip(high, 1.0, k + 1), kind, source
         )
@@ -195,9 +193,7 @@ def load_acceptance() -> AcceptanceData:
         # the last of a model's curves (thinking on) stands for it
         learned[_key(entry["model"]), entry["method"]] = _curve(entry)
     factors = {
-        task: (v["value"], v["low"], v["high"])
-        for task, v in defaults["task_factor"].items()
-        if isinstance(v, dict)
+        task: (v["value"], v["low"], v["high"]) for task, v in defaults["task_factor"].items() if isinstance(v, dict)
     }
     cost = defaults["draft_cost"]
     return AcceptanceData(

@@ -21,8 +21,10 @@ def distinct_experts(experts: int, top_k: int, tokens: Array, independence: floa
     57.421
     """
     effective = 1 + (np.asarray(tokens, dtype=float) - 1) * independence
-    found = experts * -np.expm1(effective * np.log1p(-top_k / experts)) if top_k < experts else (
-        experts * np.minimum(1.0, effective)
+    found = (
+        experts * -np.expm1(effective * np.log1p(-top_k / experts))
+        if top_k < experts
+        else (experts * np.minimum(1.0, effective))
     )
     return found if isinstance(tokens, np.ndarray) else float(found)
 

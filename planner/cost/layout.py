@@ -43,12 +43,12 @@ class Layout:
 
     @property
     def expert_imbalance(self) -> Array:
-        """Hot-rank factor on the experts' time, [1]: above 1 only with whole experts per rank."""
+        """Hot-rank factor on the experts' time, [1]: above 1 only with whole experts per rank. Source: the field."""
         return np.where(np.asarray(self.expert) > 1, self.imbalance, 1.0)[()]
 
     @property
     def attention_skew(self) -> Array:
-        """Slow-rank factor on attention, [1]: above 1 only with attention data parallelism."""
+        """Slow-rank factor on attention, [1]: above 1 only with attention data parallelism. Source: the field."""
         return np.where(np.asarray(self.data) > 1, self.skew, 1.0)[()]
 
 

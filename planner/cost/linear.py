@@ -46,9 +46,7 @@ def kv_head_fraction(kv_heads: int, tensor_parallel: Array) -> Array:
     return fraction if isinstance(tensor_parallel, np.ndarray) else float(fraction)
 
 
-def linear_work(
-    tokens: Array, inputs: Array, outputs: Array, bytes_per_weight: float
-) -> tuple[Array, Array, Array]:
+def linear_work(tokens: Array, inputs: Array, outputs: Array, bytes_per_weight: float) -> tuple[Array, Array, Array]:
     """FLOPs, weight bytes and activation bytes of ``tokens`` rows through one matmul.
 
     ``2*T*n*k`` [FLOP]; ``b_w*n*k`` [B]; ``b_a*T*k + 2*T*n`` [B], for tokens T, inputs k,

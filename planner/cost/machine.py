@@ -73,9 +73,7 @@ def machine(
     def add(key: str, operator: str, fmt: str, compute: str, exponent: float = math.inf) -> None:
         e = accelerator.efficiency(operator, fmt, name)
         peak = accelerator.peak(compute) or accelerator.peak("bf16") or 1.0
-        ceilings[key] = Ceiling(
-            e.compute * peak, e.memory * accelerator.bandwidth, e.latency_s, exponent
-        )
+        ceilings[key] = Ceiling(e.compute * peak, e.memory * accelerator.bandwidth, e.latency_s, exponent)
 
     for fmt in {*weight_formats, "bf16"}:
         compute = accelerator.compute_format(fmt)
@@ -85,9 +83,7 @@ def machine(
         compute = "fp8" if operator == "indexer" else "bf16"
         add(operator, operator, kv_format, compute)
     elementwise = ceilings["matmul/bf16"]
-    ceilings["recurrent"] = Ceiling(
-        elementwise.peak, elementwise.bandwidth, ceilings["decode_attention"].latency
-    )
+    ceilings["recurrent"] = Ceiling(elementwise.peak, elementwise.bandwidth, ceilings["decode_attention"].latency)
     reduce_latency, reduce_bandwidth = _all_reduce(accelerator, name, tensor_parallel)
     exchange = accelerator.all_to_all(stage_devices, name)
     return Machine(

@@ -28,9 +28,7 @@ def _element_bytes(formats: Mapping[str, str], group: str) -> float:
     return FORMATS[formats.get(group, "bf16")].bytes_per_element
 
 
-def layer_weight_bytes(
-    layers: tuple[Layer, ...], hidden: int, formats: Mapping[str, str], layout: Layout
-) -> Array:
+def layer_weight_bytes(layers: tuple[Layer, ...], hidden: int, formats: Mapping[str, str], layout: Layout) -> Array:
     """Weight bytes of ``layers`` on one accelerator, all pipeline stages together, [B].
 
     hidden [elements]; shape of the layout's degrees. Matrices split as in
@@ -56,9 +54,7 @@ def weight_bytes_per_device(model: Model, formats: Mapping[str, str], layout: La
     stage hold them). Source: :func:`layer_weight_bytes`.
     """
     layers = layer_weight_bytes(model.layers, model.hidden, formats, layout) / layout.pipeline
-    tables = _element_bytes(formats, "embedding") + (
-        0.0 if model.tied_embeddings else _element_bytes(formats, "head")
-    )
+    tables = _element_bytes(formats, "embedding") + (0.0 if model.tied_embeddings else _element_bytes(formats, "head"))
     embeddings = model.embedding_parameters * tables / layout.tensor
     return layers + embeddings + 2.0 * model.extra_parameters / layout.devices
 
@@ -103,9 +99,7 @@ class CacheLayout:
         gemma-4-31B.
         """
         holding = self._holding()
-        bounded = [
-            layer for layer in holding if layer.attention and attention_cost(layer.attention).bounded
-        ]
+        bounded = [layer for layer in holding if layer.attention and attention_cost(layer.attention).bounded]
         if self.hybrid_manager or not bounded:
             return self.stored(context, layout)
         widest: Array = 0.0
@@ -145,9 +139,7 @@ class CacheLayout:
         """Bytes the engine allocates per token of context, [B/token]. Source: :meth:`allocated`."""
         if self.hybrid_manager:
             return self.bytes_per_token(layout)
-        bounded = any(
-            layer.attention and attention_cost(layer.attention).bounded for layer in self._holding()
-        )
+        bounded = any(layer.attention and attention_cost(layer.attention).bounded for layer in self._holding())
         if not bounded:
             return self.bytes_per_token(layout)
         return float(np.asarray(self.allocated(1.0, layout)))

@@ -69,9 +69,7 @@ class Ceiling:
 
         Source: :func:`roofline`, summed over the calls.
         """
-        return roofline(
-            flops, bytes_moved, self.peak, self.bandwidth, calls * self.latency, self.exponent
-        )
+        return roofline(flops, bytes_moved, self.peak, self.bandwidth, calls * self.latency, self.exponent)
 
     def compute_bound(self, flops: Array, bytes_moved: Array) -> npt.NDArray[np.bool_]:
         """Where the compute bound of [FLOP] exceeds the memory bound of [B], boolean array.

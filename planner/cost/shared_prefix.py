@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 from planner.cost.roofline import Array
 
 #: vLLM's thresholds below which it never uses cascade attention

@@ -145,9 +145,7 @@ class StepModel:
 
         Source: the operators' own; composition: jax-ml/scaling-book, inference chapter.
         """
-        return StepCost(
-            tuple(self.operators(machine, layout, batch, contexts, queries, shared_read))
-        )
+        return StepCost(tuple(self.operators(machine, layout, batch, contexts, queries, shared_read)))
 
     def operators(
         self,
@@ -158,7 +156,7 @@ class StepModel:
         queries: int = 1,
         shared_read: Array = 1.0,
     ) -> Iterator[OperatorCost]:
-        """The operators of :meth:`decode`, one at a time; same arguments, units and source."""
+        """The operators of :meth:`decode`, one at a time; same arguments and units. Source: as there."""
         local = np.maximum(batch / layout.pipeline / layout.data, 1.0)
         stage = np.maximum(batch / layout.pipeline, 1.0)
         for layer in self.model.layers:
@@ -197,14 +195,10 @@ class StepModel:
                 yield self._experts(machine, layout, layer, stage_tokens, distinct_tokens)
             yield from self._collectives(machine, layout, layer, tokens)
 
-    def _projections(
-        self, machine: Machine, layout: Layout, layer: Layer, tokens: Array
-    ) -> Iterator[OperatorCost]:
+    def _projections(self, machine: Machine, layout: Layout, layer: Layer, tokens: Array) -> Iterator[OperatorCost]:
         for matmul in fused_matmuls(layer.projections(self.model.hidden), layout.tensor):
             fmt = self.formats.get(matmul.group, "bf16")
-            flops, weights, activations = linear_work(
-                tokens, matmul.inputs, matmul.outputs, self._bytes(matmul.group)
-            )
+            flops, weights, activations = linear_work(tokens, matmul.inputs, matmul.outputs, self._bytes(matmul.group))
             n = layer.count
             yield OperatorCost(
                 f"{matmul.group} {matmul.name}", n * flops, n * weights, 0.0, n * activations,
@@ -267,15 +261,11 @@ class StepModel:
                 factor=layout.attention_skew,
             )
 
-    def _collectives(
-        self, machine: Machine, layout: Layout, layer: Layer, tokens: Array
-    ) -> Iterator[OperatorCost]:
+    def _collectives(self, machine: Machine, layout: Layout, layer: Layer, tokens: Array) -> Iterator[OperatorCost]:
         hidden = self.model.hidden
         routed = isinstance(layer.mlp, MoeMlp)
         message = ACTIVATION_BYTES * tokens * hidden
-        one = measured_all_reduce(
-            message, machine.all_reduce_latency, machine.all_reduce_bandwidth
-        )
+        one = measured_all_reduce(message, machine.all_reduce_latency, machine.all_reduce_bandwidth)
         spread = np.asarray(layout.data) > 1
         # with attention data parallelism the experts' sum travels by all-to-all instead
         reduces = (layer.attention is not None) + (layer.mlp is not None) * (
@@ -287,24 +277,16 @@ class StepModel:
         )
         if routed and np.any(spread):
             assert isinstance(layer.mlp, MoeMlp)
-            sent, received = all_to_all_bytes(
-                tokens / layout.tensor, hidden, layer.mlp.top_k, layout.stage_devices
-            )
-            seconds = 2 * machine.all_to_all_latency + (
-                (sent + received) / machine.all_to_all_bandwidth
-            )
-            yield OperatorCost(
-                "all-to-all", network=layer.count * np.where(spread, seconds, 0.0)
-            )
+            sent, received = all_to_all_bytes(tokens / layout.tensor, hidden, layer.mlp.top_k, layout.stage_devices)
+            seconds = 2 * machine.all_to_all_latency + ((sent + received) / machine.all_to_all_bandwidth)
+            yield OperatorCost("all-to-all", network=layer.count * np.where(spread, seconds, 0.0))
 
     def _head(self, machine: Machine, layout: Layout, tokens: Array) -> OperatorCost:
         head = fused_matmuls(
             [Projection("lm_head", self.model.hidden, self.model.vocab, "column", "head")],
             layout.tensor,
         )[0]
-        flops, weights, activations = linear_work(
-            tokens, head.inputs, head.outputs, self._bytes("head")
-        )
+        flops, weights, activations = linear_work(tokens, head.inputs, head.outputs, self._bytes("head"))
         return OperatorCost(
             "lm head", flops, weights, 0.0, activations + LOGIT_BYTES * tokens * head.outputs,
             ceiling=machine.ceiling("matmul", self.formats.get("head", "bf16")),

@@ -219,9 +219,7 @@ class Accelerator:
                 return self._of_engine(bf16, engine, default)
         return default
 
-    def _of_engine(
-        self, engines: Mapping[str, Efficiency], engine: str, default: Efficiency
-    ) -> Efficiency:
+    def _of_engine(self, engines: Mapping[str, Efficiency], engine: str, default: Efficiency) -> Efficiency:
         found = engines.get(engine)
         if found is None:
             several = list(engines.values())
@@ -276,9 +274,7 @@ class Accelerator:
         else:
             latency = float(rules["latency_us"])
         latency += float(rules["doubling_latency_us"]) * max(0.0, math.log2(ranks / 8))
-        return AllReduce(
-            latency * 1e-6, share * ranks / (2 * (ranks - 1)), "derived", str(rules["source"])
-        )
+        return AllReduce(latency * 1e-6, share * ranks / (2 * (ranks - 1)), "derived", str(rules["source"]))
 
     def all_to_all(self, ranks: int, engine: str = "generic") -> AllToAll:
         """Constants of one all-to-all exchange among ``ranks``: [s], [B/s].

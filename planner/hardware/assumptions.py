@@ -44,8 +44,6 @@ def load_assumptions(root: Path) -> Assumptions:
     for field in fields(Assumptions):
         entry = data.get(field.name, {})
         if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float):
-            raise InputError(
-                "missing or not a number", file=str(path), key=field.name, expected="{ value = … }"
-            )
+            raise InputError("missing or not a number", file=str(path), key=field.name, expected="{ value = … }")
         values[field.name] = float(entry["value"])
     return Assumptions(**values)

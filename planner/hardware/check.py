@@ -53,7 +53,11 @@ def check_database(database: Database) -> list[Problem]:
             problems.append(Problem("prices", price.accelerator, f"{price.provider} prices an unknown accelerator"))
         if price.kind == "list" and not PRICE[0] <= price.usd_per_gpu_hour <= PRICE[1]:
             problems.append(
-                Problem("prices", price.accelerator, f"${price.usd_per_gpu_hour:g} per hour from {price.provider} is implausible")
+                Problem(
+                    "prices",
+                    price.accelerator,
+                    f"${price.usd_per_gpu_hour:g} per hour from {price.provider} is implausible",
+                )
             )
         if _in_future(price.as_of):
             problems.append(Problem("prices", price.accelerator, f"as of {price.as_of}, in the future"))
@@ -136,7 +140,8 @@ def _siblings(chips: list[Accelerator]) -> Iterator[Problem]:
                 if high and not _explained(chip, narrow):
                     yield Problem(
                         chip.file, f"compute.{narrow}",
-                        f"{ratios[chip.name] / middle:.1f} times its siblings' ratio to {wide}: a sparse peak given as dense?",
+                        f"{ratios[chip.name] / middle:.1f} times its siblings' ratio to {wide}: "
+                        "a sparse peak given as dense?",
                         "warning",
                     )  # fmt: skip
 

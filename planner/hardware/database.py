@@ -159,6 +159,4 @@ def load_database(overlays: Sequence[Path] = (), prices: Sequence[Path] = ()) ->
     for path in (*overlays, *prices):
         if not Path(path).exists():
             raise InputError("no such file or folder", file=str(path))
-    return Database(
-        database_root(), tuple(Path(p) for p in overlays), tuple(Path(p) for p in prices)
-    )
+    return Database(database_root(), tuple(Path(p) for p in overlays), tuple(Path(p) for p in prices))

@@ -25,10 +25,7 @@ SCHEMA: dict[str, dict[str, tuple[str, ...]]] = {
         "bandwidth": ("GB/s", "TB/s", "PB/s"),
         "on_chip": ("MB", "MiB", "GB", "KB"),
     },
-    "compute": {
-        name: ("TFLOP/s", "PFLOP/s", "GFLOP/s")
-        for name in ("fp32", "tf32", "bf16", "fp8", "fp6", "fp4", "int8")
-    },
+    "compute": dict.fromkeys(("fp32", "tf32", "bf16", "fp8", "fp6", "fp4", "int8"), ("TFLOP/s", "PFLOP/s", "GFLOP/s")),
     "interconnect": {
         "domain": ("accelerators",),
         "scale_up": ("GB/s", "TB/s"),
@@ -92,9 +89,7 @@ def parse_accelerator(document: Document, defaults: Defaults) -> Accelerator:
     )  # fmt: skip
 
 
-def _fact(
-    document: Document, table: Mapping[str, Any], section: str, key: str, units: tuple[str, ...]
-) -> Fact:
+def _fact(document: Document, table: Mapping[str, Any], section: str, key: str, units: tuple[str, ...]) -> Fact:
     path = (section, key)
     entry = table[key]
     if not isinstance(entry, dict):
@@ -102,9 +97,7 @@ def _fact(
     only_keys(document, entry, path, ("value", "unit", "kind", "source", "note", "date"))
     unit = string(document, entry, path, "unit")
     if unit not in units:
-        raise document.error(
-            (*path, "unit"), f"is {unit!r}", "one of " + ", ".join(units), nearest(unit, units)
-        )
+        raise document.error((*path, "unit"), f"is {unit!r}", "one of " + ", ".join(units), nearest(unit, units))
     value = number(document, entry, path, "value") * UNITS[unit]
     kind = string(document, entry, path, "kind", choices=KINDS)
     source = string(document, entry, path, "source")
@@ -166,9 +159,7 @@ def _achieved(
         for fmt, engines in table.get(operator, {}).items():
             path: tuple[str, ...] = ("achieved", operator, fmt)
             if fmt not in FORMATS:
-                raise document.error(
-                    path, "unknown format", "one of " + ", ".join(FORMATS), nearest(fmt, FORMATS)
-                )
+                raise document.error(path, "unknown format", "one of " + ", ".join(FORMATS), nearest(fmt, FORMATS))
             only_keys(document, engines, path, ("vllm", "sglang", "trtllm", "generic"))
             for engine, entry in engines.items():
                 parsed = parse_efficiency(document, entry, (*path, engine))
@@ -206,17 +197,11 @@ def parse_defaults(document: Document) -> Defaults:
 
     def operators(table: Any, path: tuple[str, ...]) -> dict[str, dict[str, Efficiency]]:
         return {
-            operator: {
-                fmt: parse_efficiency(document, entry, (*path, operator, fmt))
-                for fmt, entry in formats.items()
-            }
+            operator: {fmt: parse_efficiency(document, entry, (*path, operator, fmt)) for fmt, entry in formats.items()}
             for operator, formats in table.items()
         }
 
-    vendors = {
-        vendor: operators(table, ("vendor", vendor))
-        for vendor, table in data.get("vendor", {}).items()
-    }
+    vendors = {vendor: operators(table, ("vendor", vendor)) for vendor, table in data.get("vendor", {}).items()}
     return Defaults(
         operators(data.get("achieved", {}), ("achieved",)),
         vendors,

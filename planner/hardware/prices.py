@@ -81,9 +81,7 @@ class PriceBook:
         mine = [r for r in self.rows if r.accelerator == accelerator]
         return tuple(sorted(mine, key=lambda r: (r.usd_per_gpu_hour, r.provider, r.instance)))
 
-    def price(
-        self, accelerator: str, providers: Sequence[str] = (), term: str = "on-demand"
-    ) -> Price | None:
+    def price(self, accelerator: str, providers: Sequence[str] = (), term: str = "on-demand") -> Price | None:
         """The row a plan uses, [$/h]: the lower median under ``term``, one price per provider.
 
         ``providers`` restricts whose. Terms are never mixed: rental and ownership models are used

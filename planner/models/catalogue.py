@@ -167,10 +167,7 @@ def difference_from_published(model: Model, tolerance: float = 0.01) -> str | No
     if abs(ratio) <= tolerance:
         return None
     note = f" ({model.published.note})" if model.published.note else ""
-    return (
-        f"computed {model.total_parameters / 1e9:.2f} B parameters, published {said / 1e9:.4g} B: "
-        f"{ratio:+.1%}{note}"
-    )
+    return f"computed {model.total_parameters / 1e9:.2f} B parameters, published {said / 1e9:.4g} B: {ratio:+.1%}{note}"
 
 
 def check_catalogue(overlays: Sequence[object] = ()) -> list[str]:

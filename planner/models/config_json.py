@@ -215,9 +215,7 @@ def _extra(c: Config, layers: tuple[Layer, ...]) -> int:
         parts = (layer.attention is not None) + (layer.mlp is not None)
         total += layer.count * parts * hidden
         a = layer.attention
-        if isinstance(a, FullAttention) and (
-            c.get("attention_bias") is True or c.model_type.startswith("qwen2")
-        ):
+        if isinstance(a, FullAttention) and (c.get("attention_bias") is True or c.model_type.startswith("qwen2")):
             total += layer.count * (a.heads + 2 * a.kv_heads) * a.head_dim
         conv = getattr(a, "conv", 0) * getattr(a, "conv_channels", 0)
         total += layer.count * conv

@@ -46,9 +46,7 @@ def moe(c: Config) -> MoeMlp:
     beside = None
     if c.flag("enable_moe_block"):  # Gemma 4 runs its dense block beside the experts
         beside = DenseMlp(c.count("intermediate"), gated(c))
-    return MoeMlp(
-        experts, top_k, width, _shared_width(c, width), gated(c), latent, None, beside
-    )
+    return MoeMlp(experts, top_k, width, _shared_width(c, width), gated(c), latent, None, beside)
 
 
 def _shared_width(c: Config, width: int) -> int:

@@ -110,9 +110,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError("no such file", file=name)
     if path.stat().st_size > SIZE_LIMIT:
-        raise InputError(
-            f"is {path.stat().st_size / 1e6:.1f} MB", file=name, expected="a config.json under 2 MB"
-        )
+        raise InputError(f"is {path.stat().st_size / 1e6:.1f} MB", file=name, expected="a config.json under 2 MB")
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:

@@ -33,6 +33,7 @@ class Projection:
 
     @property
     def parameters(self) -> int:
+        """Weights of the matrix, [elements]. Source: its shape."""
         return self.inputs * self.outputs
 
 
@@ -55,19 +56,17 @@ class FullAttention:
 
     @property
     def v_dim(self) -> int:
+        """Width of a value head, [elements]. Source: the config."""
         return self.value_dim or self.head_dim
 
     def projections(self, hidden: int) -> Iterator[Projection]:
+        """Query, key, value and output matrices over ``hidden`` [elements]. Source: arXiv 2305.13245."""
         gate = 2 if self.output_gate else 1
         yield Projection("q", hidden, gate * self.heads * self.head_dim)
         if not self.shares_kv:
-            yield Projection(
-                "k", hidden, self.kv_heads * self.head_dim, "kv", kv_heads=self.kv_heads
-            )
+            yield Projection("k", hidden, self.kv_heads * self.head_dim, "kv", kv_heads=self.kv_heads)
             if not self.k_is_v:
-                yield Projection(
-                    "v", hidden, self.kv_heads * self.v_dim, "kv", kv_heads=self.kv_heads
-                )
+                yield Projection("v", hidden, self.kv_heads * self.v_dim, "kv", kv_heads=self.kv_heads)
         yield Projection("o", self.heads * self.v_dim, hidden, "row")
 
 
@@ -96,6 +95,7 @@ class LatentAttention:
     output_gate: bool = False
 
     def projections(self, hidden: int) -> Iterator[Projection]:
+        """Down- and up-projections over ``hidden`` [elements]. Source: DeepSeek-V2, arXiv 2405.04434."""
         query = self.heads * (self.nope_dim + self.rope_dim)
         if self.q_rank:
             yield Projection("q_a", hidden, self.q_rank, "none")
@@ -122,6 +122,7 @@ class SparseLatentAttention(LatentAttention):
     owns_indexer: bool = True
 
     def projections(self, hidden: int) -> Iterator[Projection]:
+        """Those of MLA and the indexer, ``hidden`` [elements]. Source: DeepSeek-V3.2-Exp model.py."""
         yield from super().projections(hidden)
         if self.owns_indexer:
             source = self.q_rank or hidden
@@ -150,6 +151,7 @@ class BlockSparseAttention(FullAttention):
     index_dim: int = 0
 
     def projections(self, hidden: int) -> Iterator[Projection]:
+        """Those of full attention and the indexer, ``hidden`` [elements]. Source: MiniMax-M3 config."""
         yield from super().projections(hidden)
         if self.index_dim:
             width = self.index_heads * self.index_dim
@@ -178,6 +180,7 @@ class CompressedAttention:
     index_dim: int = 0
 
     def projections(self, hidden: int) -> Iterator[Projection]:
+        """Query, latent, compressor, output and indexer, ``hidden`` [elements]. Source: DeepSeek-V4 config."""
         width = self.heads * self.head_dim
         yield Projection("q_a", hidden, self.q_rank, "none")
         yield Projection("q_b", self.q_rank, width)
@@ -192,9 +195,7 @@ class CompressedAttention:
         else:
             yield Projection("o", width, hidden, "row")
         if self.top_k:
-            yield Projection(
-                "index_q", self.q_rank, self.index_heads * self.index_dim, "none", "indexer"
-            )
+            yield Projection("index_q", self.q_rank, self.index_heads * self.index_dim, "none", "indexer")
             yield Projection("index_compress", hidden, 4 * self.index_dim, "none", "indexer")
             yield Projection("index_weights", hidden, self.index_heads, "none", "indexer")
 
@@ -218,6 +219,7 @@ class LinearAttention:
     matrices: tuple[Projection, ...] = ()
 
     def projections(self, hidden: int) -> Iterator[Projection]:
+        """The matrices the loader spelled out, ``hidden`` [elements]. Source: the config."""
         yield from self.matrices
 
 
@@ -241,6 +243,7 @@ class DenseMlp:
     group: str = "mlp"
 
     def projections(self, hidden: int) -> Iterator[Projection]:
+        """Gate, up and down over ``hidden`` [elements]. Source: Shazeer, arXiv 2002.05202."""
         if self.gated:
             yield Projection("gate", hidden, self.intermediate, group=self.group)
         yield Projection("up", hidden, self.intermediate, group=self.group)
@@ -295,6 +298,7 @@ class Layer:
     count: int = 1
 
     def projections(self, hidden: int) -> Iterator[Projection]:
+        """Matrices of attention and feed-forward every token passes, ``hidden`` [elements]."""
         if self.attention is not None:
             yield from self.attention.projections(hidden)
         if self.mlp is not None:

@@ -52,14 +52,17 @@ class Model:
 
     @property
     def num_layers(self) -> int:
+        """Layers, the draft module left out, [1]. Source: the config."""
         return sum(layer.count for layer in self.layers)
 
     @property
     def is_moe(self) -> bool:
+        """Whether any layer routes tokens to experts. Source: the config."""
         return any(isinstance(layer.mlp, MoeMlp) for layer in self.layers)
 
     @property
     def embedding_parameters(self) -> int:
+        """Weights of one embedding table, [elements]. Source: the config."""
         return self.hidden * self.vocab
 
     def layer_parameters(self, layer: Layer, active: bool = False) -> int:

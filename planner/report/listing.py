@@ -38,7 +38,10 @@ def datasheet_blocks(rows: Sequence[DatasheetRow]) -> list[Block]:
 def estimate_blocks(result: Estimate) -> list[Block]:
     """One configuration: the step by operator, or the latencies and throughput under the load."""
     c = result.configuration
-    title = f"{c['model']} on {c['gpus']} x {c['accelerator']} (TP{c['tensor_parallel']}), {c['weight_dtype']} weights, {c['kv_dtype']} KV, {c['engine']}"
+    title = (
+        f"{c['model']} on {c['gpus']} x {c['accelerator']} (TP{c['tensor_parallel']}), "
+        f"{c['weight_dtype']} weights, {c['kv_dtype']} KV, {c['engine']}"
+    )
     blocks: list[Block] = [Heading(title)]
     if result.step is not None:
         s = result.step
@@ -46,15 +49,15 @@ def estimate_blocks(result: Estimate) -> list[Block]:
             Text(f"A decode step takes {format_duration(s.seconds)}, bound by {s.bound_by}; "
                  f"{s.output_tokens_per_second:.0f} tokens/s, {s.output_tokens_per_second_per_gpu:.0f} per accelerator")
         )  # fmt: skip
-        rows = [
+        priced = [
             (o.name, f"{o.flops / 1e9:.4g}", format_bytes(o.bytes), format_duration(o.seconds),
              f"{o.seconds / s.seconds:.0%}", o.bound_by)
             for o in s.operators
         ]  # fmt: skip
         columns = ("Operator", "GFLOP", "Bytes", "Time", "Share", "Bound by")
-        blocks.append(sheet(columns, rows, numeric=("GFLOP", "Bytes", "Time", "Share")))
+        blocks.append(sheet(columns, priced, numeric=("GFLOP", "Bytes", "Time", "Share")))
     if result.latency is not None:
-        rows = [
+        curves = [
             (title, *(format_duration(getattr(curve, q)) for q in ("mean", "p50", "p95", "p99")))
             for title, curve in (
                 ("Time to first token", result.latency.ttft_s),
@@ -63,18 +66,20 @@ def estimate_blocks(result: Estimate) -> list[Block]:
             )
         ]
         names = ("Latency", "mean", "p50", "p95", "p99")
-        blocks.append(sheet(names, rows, numeric=names[1:]))
+        blocks.append(sheet(names, curves, numeric=names[1:]))
     if result.throughput is not None:
         t = result.throughput
         blocks.append(
             Text(f"{t.requests_per_second:.4g} requests/s, {t.output_tokens_per_second:.0f} output tokens/s, "
-                 f"{t.output_tokens_per_second_per_gpu:.0f} per accelerator; at most {t.max_requests_per_second:.4g} requests/s")
+                 f"{t.output_tokens_per_second_per_gpu:.0f} per accelerator; "
+                f"at most {t.max_requests_per_second:.4g} requests/s")
         )  # fmt: skip
     if result.memory is not None:
         m = result.memory
         blocks.append(
             Text(f"Memory: {format_bytes(m.weights)} weights, {format_bytes(m.kv_capacity)} left for KV "
-                 f"({format_count(m.kv_capacity_tokens)} tokens), {format_bytes(m.kv_bytes_per_token_formula)} per token "
+                 f"({format_count(m.kv_capacity_tokens)} tokens), "
+                f"{format_bytes(m.kv_bytes_per_token_formula)} per token "
                  f"by the formula and {format_bytes(m.kv_bytes_per_token_allocated)} as allocated; "
                  f"longest context {format_count(m.max_context_tokens)}, batch up to {m.max_batch_that_fits}")
         )  # fmt: skip
@@ -105,9 +110,7 @@ def prices_blocks(prices: Sequence[Price]) -> list[Block]:
 
 def accelerator_blocks(chip: Accelerator, prices: Sequence[Price]) -> list[Block]:
     """One accelerator: every fact with its source, efficiencies with residuals, prices."""
-    facts = [
-        (path, f"{f.value:.6g}", f.unit, f.kind, f.source, f.note) for path, f in sorted(chip.facts.items())
-    ]
+    facts = [(path, f"{f.value:.6g}", f.unit, f.kind, f.source, f.note) for path, f in sorted(chip.facts.items())]
     fitted = [
         (f"{op}/{fmt}/{engine}", f"{e.compute:.3f}" if e.compute else "-", f"{e.memory:.3f}" if e.memory else "-",
          format_duration(max(e.latency_s, 0)), f"{e.residual:.1%}" if e.residual is not None else "-", e.source)

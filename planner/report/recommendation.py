@@ -58,8 +58,7 @@ def speculation_text(plan: Plan) -> str:
         best = next(iter(s.considered.items()), None)
         return "off" + (f" (best considered: {best[0]} at {best[1]:.2f}x)" if best else "")
     return (
-        f"{s.method}, {s.draft_tokens} draft tokens: {s.acceptance_length:.2f} tokens per step, "
-        f"{s.speedup:.2f}x faster"
+        f"{s.method}, {s.draft_tokens} draft tokens: {s.acceptance_length:.2f} tokens per step, {s.speedup:.2f}x faster"
     )
 
 
@@ -130,9 +129,7 @@ def _why_blocks(plan: Plan, why: Why) -> list[Block]:
     crossover, context = why.crossovers.compute_bound_batch, why.crossovers.kv_exceeds_weights_context
     seconds = why.seconds_per_step
     total = seconds.compute + seconds.memory + seconds.network + seconds.overhead
-    shares = ", ".join(
-        f"{getattr(seconds, c) / total:.0%} {c}" for c in ("compute", "memory", "network", "overhead")
-    )
+    shares = ", ".join(f"{getattr(seconds, c) / total:.0%} {c}" for c in ("compute", "memory", "network", "overhead"))
     lines = [
         f"The limit that sets the fleet: {why.binding_constraint}.",
         why.statement,
@@ -171,7 +168,10 @@ def alternative_blocks(alternatives: tuple[Alternative, ...], limit: int | None 
         blocks += [Heading("Alternatives"), sheet(columns, rows, numeric=numeric)]
     if infeasible:
         shown = infeasible if limit is None else infeasible[:limit]
-        blocks += [Heading("Left out"), sheet(("Accelerator", "Why"), [(a.accelerator, a.reason) for a in shown])]
+        blocks += [
+            Heading("Left out"),
+            sheet(("Accelerator", "Why"), [(a.accelerator, a.reason) for a in shown]),
+        ]
         if len(shown) < len(infeasible):
             blocks.append(Text(f"… and {len(infeasible) - len(shown)} more (all with --format json)", "note"))
     return blocks

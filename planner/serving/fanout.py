@@ -42,9 +42,7 @@ def maximum_quantile(quantile: Callable[[Any], Any], draws: int, q: float) -> fl
     return float(quantile(q ** (1 / draws)))
 
 
-def useful_work(
-    draws: int, success: float, correlation: float = 0.0, avenues: int | None = None
-) -> float:
+def useful_work(draws: int, success: float, correlation: float = 0.0, avenues: int | None = None) -> float:
     """Probability that at least one of ``draws`` attempts succeeds, [1].
 
     ``success`` p [1] of one; ``correlation`` [1] between attempts makes them beta-binomial:
@@ -85,7 +83,7 @@ def turn_usefulness(quality: float, turns: int) -> npt.NDArray[np.float64]:
     >>> [round(float(x), 4) for x in turn_usefulness(0.6, 4)]
     [0.6, 0.36, 0.216, 0.1296]
     """
-    return quality ** np.arange(1, turns + 1)
+    return np.power(quality, np.arange(1, turns + 1, dtype=float))
 
 
 def draws_that_pay(

@@ -31,9 +31,7 @@ def kv_demand(
     return sequences * mean_bytes + tail * np.sqrt(group * scatter)
 
 
-def max_stable_rate(
-    capacity: Array, mean_token_seconds: Array, step_seconds: Array
-) -> Array:
+def max_stable_rate(capacity: Array, mean_token_seconds: Array, step_seconds: Array) -> Array:
     """Highest request rate KV of ``capacity`` tokens sustains, [1/s].
 
     ``M / (T * E[I*O + O^2/2])`` for capacity M [tokens], step_seconds T [s] and

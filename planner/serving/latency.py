@@ -74,9 +74,7 @@ def prefill_wait(rate: Array, second_moment: Array, utilisation: Array, variabil
     return rate * second_moment * variability / (2 * np.maximum(1e-9, 1 - utilisation))
 
 
-def first_token_sample(
-    wait: Matrix, utilisation: Matrix, fixed: Matrix, own: Matrix, exponential: Matrix
-) -> Matrix:
+def first_token_sample(wait: Matrix, utilisation: Matrix, fixed: Matrix, own: Matrix, exponential: Matrix) -> Matrix:
     """TTFT of a stratified sample of requests, (candidates, samples), [s].
 
     ``wait`` mean queueing [s] and ``utilisation`` [1] of the prefill queue, ``fixed`` [s] per request,

@@ -102,7 +102,7 @@ def load_from(workload: Workload) -> Load:
         workload.moments.mean_output,
         fan_out,
         prefix,
-        stored,
-        1.0 if cascade == "off" else stored,
+        float(stored),
+        1.0 if cascade == "off" else float(stored),
         (workload.demand.arrival_cv**2 + 1.0) / 2.0,
     )

@@ -24,9 +24,7 @@ def erlang_c(servers: int, load: float) -> float:
     return servers * blocked / (servers - load * (1 - blocked))
 
 
-def pooled_wait(
-    rate: Any, service: Any, servers: Any, arrival_cv2: Any = 1.0, service_cv2: Any = 1.0
-) -> Any:
+def pooled_wait(rate: Any, service: Any, servers: Any, arrival_cv2: Any = 1.0, service_cv2: Any = 1.0) -> Any:
     """Mean wait for one of ``servers`` pooled servers, [s].
 
     ``(Ca^2 + Cs^2)/2 * S/c * rho^(sqrt(2(c+1)) - 1) / (1 - rho)``: rate [1/s], service S [s], squared

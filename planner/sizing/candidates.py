@@ -135,9 +135,7 @@ def layouts(
                 for p in sorted(stages):
                     if p > 1 and (t < min(domain, 8) or p * t * d > max_devices or d > 1):
                         continue
-                    found.append(
-                        Layout(t, p, d, e, assumptions.expert_imbalance, assumptions.attention_skew)
-                    )
+                    found.append(Layout(t, p, d, e, assumptions.expert_imbalance, assumptions.attention_skew))
     return found
 
 

@@ -18,18 +18,12 @@ def datasheet(
 
     ``names`` None: all. InputError for an unknown name. Source: the hardware database.
     """
-    chips = (
-        [database.accelerator(n) for n in names] if names else list(database.accelerators.values())
-    )
-    named = {
-        database.accelerator(n).name: usd for n, usd in (price_overrides or {}).items()
-    }
+    chips = [database.accelerator(n) for n in names] if names else list(database.accelerators.values())
+    named = {database.accelerator(n).name: usd for n, usd in (price_overrides or {}).items()}
     return tuple(_row(database, chip, named.get(chip.name), term) for chip in chips)
 
 
-def _row(
-    database: Database, chip: Accelerator, override: float | None, term: str
-) -> DatasheetRow:
+def _row(database: Database, chip: Accelerator, override: float | None, term: str) -> DatasheetRow:
     price = database.price(chip.name, override=override, term=term)
     usd = price.usd_per_gpu_hour if price else None
     kinds = {e.kind for f in chip.achieved.get("matmul", {}).values() for e in f.values()}

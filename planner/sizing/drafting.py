@@ -47,9 +47,7 @@ def drafting_options(
     return options or [NONE]
 
 
-def _available(
-    method: str, asked: bool, model: Model, data: AcceptanceData, drafting: Model | None
-) -> bool:
+def _available(method: str, asked: bool, model: Model, data: AcceptanceData, drafting: Model | None) -> bool:
     if method == "mtp":
         if asked and not model.draft_layers:
             raise InputError(
@@ -62,9 +60,7 @@ def _available(
         return asked or data.has_head(model.name, "eagle3")
     if method == "draft-model":
         if asked and drafting is None:
-            raise InputError(
-                "no draft model named", key="speculation.draft_model", expected="a model name"
-            )
+            raise InputError("no draft model named", key="speculation.draft_model", expected="a model name")
         return drafting is not None
     return True
 
@@ -88,9 +84,7 @@ def _option(
         user_length=speculation.acceptance_length,
     )
     small = drafting if method == "draft-model" else draft_model(model, method, data.draft_vocab)
-    drafter = Drafter(
-        method, k, small, data.token_overhead_s if small else 0.0, data.ngram_verify_share, kv_format
-    )
+    drafter = Drafter(method, k, small, data.token_overhead_s if small else 0.0, data.ngram_verify_share, kv_format)
     return Option(
         drafter,
         float(accepted.length[0]),
@@ -100,9 +94,7 @@ def _option(
     )
 
 
-def speedups(
-    options: Sequence[Option], step_seconds: Sequence[float], plain_seconds: float
-) -> dict[str, float]:
+def speedups(options: Sequence[Option], step_seconds: Sequence[float], plain_seconds: float) -> dict[str, float]:
     """Speed-up of each option over no drafting at one batch, by label, [1].
 
     step_seconds [s] per option, plain_seconds [s] of a decode step: ``AL * t_1 / t_spec``.

@@ -125,14 +125,10 @@ def _question(request: EstimateRequest) -> tuple[bool, str]:
         _positive(request, ("batch", "context"))
         return True, ""
     if request.input_tokens is None or request.output_tokens is None:
-        raise InputError(
-            "nothing to estimate", expected="--batch and --context, or --input-tokens and --output-tokens"
-        )
+        raise InputError("nothing to estimate", expected="--batch and --context, or --input-tokens and --output-tokens")
     if len(loads) != 1:
         given = "none" if not loads else " and ".join("--" + n for n in loads)
-        raise InputError(
-            f"one load is needed, {given} given", expected="one of --concurrency, --rate, --offline"
-        )
+        raise InputError(f"one load is needed, {given} given", expected="one of --concurrency, --rate, --offline")
     _positive(request, ("input_tokens", "output_tokens", "concurrency", "rate"))
     if request.cached_tokens < 0 or request.cached_tokens >= request.input_tokens:
         raise InputError("--cached-tokens is not below --input-tokens")
@@ -182,17 +178,13 @@ def _layout(request: EstimateRequest, model: Model, constants: Assumptions) -> L
             raise InputError(f"--{name}-parallel is {value}", expected="1 or more")
     heads = attention_heads(model)
     if heads % t:
-        raise InputError(
-            f"--tensor-parallel {t} does not divide the {heads} attention heads of {model.name}"
-        )
+        raise InputError(f"--tensor-parallel {t} does not divide the {heads} attention heads of {model.name}")
     if p > model.num_layers:
         raise InputError(f"--pipeline-parallel {p} exceeds the {model.num_layers} layers of {model.name}")
     if e > 1 and not model.is_moe:
         raise InputError(f"--expert-parallel {e}: {model.name} has no experts", expected="1")
     if e > 1 and (t * d) % e:
-        raise InputError(
-            f"--expert-parallel {e} does not divide the {t * d} accelerators of a stage"
-        )
+        raise InputError(f"--expert-parallel {e} does not divide the {t * d} accelerators of a stage")
     return Layout(t, p, d, e, constants.expert_imbalance, constants.attention_skew)
 
 
@@ -236,7 +228,7 @@ def _bare(request: EstimateRequest, setup: _Setup) -> Step:
         seconds=total,
         bytes=moved.weights + moved.kv + moved.indexer + moved.state + moved.activations,
         flops=float(np.asarray(cost.flops).squeeze()) / stages,
-        bound_by=bound_by(seconds),  # type: ignore[arg-type]
+        bound_by=bound_by(seconds),
         bytes_per_step=moved,
         seconds_per_step=seconds,
         operators=step_operators(cost, stages),
@@ -305,8 +297,8 @@ def _serve(
     if kind == "rate":
         assert request.rate is not None
         if request.rate >= stable:
-            said = f"overloaded: {request.rate:g} requests/s asked, at most {stable:.3g} can be served"
-            return None, _throughput(setup, load, stable, stable), None, [said]
+            overload = f"overloaded: {request.rate:g} requests/s asked, at most {stable:.3g} can be served"
+            return None, _throughput(setup, load, stable, stable), None, [overload]
         served = replica.serve(np.array([[request.rate]]))
         latency = _latency(served.ttft, served.tpot, served.e2e)
         said = ["close to saturation: tails are indicative only"] if request.rate > 0.8 * stable else []
@@ -349,9 +341,7 @@ def _closed(
 
 def _latency(ttft: LatencyCurve, tpot: LatencyCurve, e2e: LatencyCurve) -> Latency:
     def of(curve: LatencyCurve) -> Percentiles:
-        return Percentiles(
-            **{n: float(curve.statistic(n)[0, 0]) for n in ("mean", "p50", "p95", "p99")}
-        )
+        return Percentiles(**{n: float(curve.statistic(n)[0, 0]) for n in ("mean", "p50", "p95", "p99")})
 
     return Latency(ttft_s=of(ttft), time_per_output_token_s=of(tpot), e2e_s=of(e2e))
 

@@ -40,9 +40,7 @@ def step_bytes(cost: StepCost, pipeline: float = 1.0) -> BytesPerStep:
 
 def step_seconds(cost: StepCost) -> SecondsPerStep:
     """Seconds of a step by cause, [s]; they add up to its time. Source: the operators."""
-    return SecondsPerStep(
-        **{k: float(np.asarray(v).squeeze()) for k, v in cost.seconds_by_cause().items()}
-    )
+    return SecondsPerStep(**{k: float(np.asarray(v).squeeze()) for k, v in cost.seconds_by_cause().items()})
 
 
 def bound_by(seconds: SecondsPerStep) -> str:
@@ -70,7 +68,7 @@ def step_operators(cost: StepCost, pipeline: float = 1.0) -> tuple[Operator, ...
                 flops=float(np.asarray(parts.flops).squeeze()) / pipeline,
                 bytes=sum(float(np.asarray(o.bytes).squeeze()) for o in group) / pipeline,
                 seconds=seconds,
-                bound_by=bound_by(step_seconds(parts)),  # type: ignore[arg-type]
+                bound_by=bound_by(step_seconds(parts)),
             )
         )
     return tuple(sorted(found, key=lambda o: (-o.seconds, o.name)))
@@ -93,9 +91,7 @@ def compute_bound_batch(step: StepModel, machine: Machine, layout: Layout) -> fl
     return float(SEARCH_TOKENS[over[0]] * float(np.asarray(layout.data))) if len(over) else None
 
 
-def kv_exceeds_weights_context(
-    step: StepModel, machine: Machine, layout: Layout, batch: float
-) -> float | None:
+def kv_exceeds_weights_context(step: StepModel, machine: Machine, layout: Layout, batch: float) -> float | None:
     """Context at which cache bytes of a step exceed its weight bytes at ``batch``, [tokens].
 
     None when they don't up to 4 Mi tokens (linear attention, tight windows). Source: the operators.
@@ -168,7 +164,7 @@ def explain_step(
     )
     return Why(
         binding_constraint=binding,
-        bound_by=cause,  # type: ignore[arg-type]
+        bound_by=cause,
         bytes_per_step=moved,
         seconds_per_step=seconds,
         crossovers=Crossovers(compute_bound_batch=crossover, kv_exceeds_weights_context=context),

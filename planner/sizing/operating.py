@@ -21,9 +21,7 @@ from planner.sizing.candidates import Precision
 Matrix = npt.NDArray[np.float64]
 
 #: batches (sequences per replica) every candidate is priced at
-BATCHES = np.unique(
-    np.concatenate([np.arange(1, 9), np.round(2 ** np.arange(3.25, 11.01, 0.25))])
-).astype(float)
+BATCHES = np.unique(np.concatenate([np.arange(1, 9), np.round(2 ** np.arange(3.25, 11.01, 0.25))])).astype(float)
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,7 @@ class Rows:
     def take(self, index: Sequence[int] | npt.NDArray[np.int64]) -> Rows:
         """The rows at ``index``, in that order. Source: none needed; a selection."""
         at = np.asarray(index, dtype=int)
-        arrays = {
-            name: getattr(self, name)[at] for name in _ARRAYS
-        }
+        arrays = {name: getattr(self, name)[at] for name in _ARRAYS}
         return replace(
             self,
             seats=tuple(self.seats[i] for i in at),
@@ -174,9 +170,7 @@ def price_group(
     return join(parts)
 
 
-def _prefill_columns(
-    step: StepModel, machine: Machine, layout: Layout, load: Load, budget: float
-) -> dict[str, Matrix]:
+def _prefill_columns(step: StepModel, machine: Machine, layout: Layout, load: Load, budget: float) -> dict[str, Matrix]:
     model = PrefillModel(step, machine, layout, budget)
     seconds = np.asarray(model.seconds(load.new, load.cached))
     chunks = np.ceil(load.new / budget)[None, :] + np.zeros_like(seconds)

@@ -31,9 +31,7 @@ SLOT_MULTIPLE = 8
 
 def step_model(search: Search, precision: Precision) -> StepModel:
     """The search's model in one precision. Source: none needed."""
-    return StepModel(
-        search.model, precision.formats, precision.kv, search.constants.draft_independence
-    )
+    return StepModel(search.model, precision.formats, precision.kv, search.constants.draft_independence)
 
 
 def build_plan(search: Search, sized: Sized) -> Plan:
@@ -98,9 +96,7 @@ def _mean_output_rate(search: Search, peak_tokens: float) -> float:
 
 
 def _percentiles(curve: LatencyCurve) -> Percentiles:
-    return Percentiles(
-        **{name: float(curve.statistic(name)[0, 0]) for name in ("mean", "p50", "p95", "p99")}
-    )
+    return Percentiles(**{name: float(curve.statistic(name)[0, 0]) for name in ("mean", "p50", "p95", "p99")})
 
 
 def _max_batch(sized: Sized) -> int:
@@ -112,9 +108,7 @@ def _max_batch(sized: Sized) -> int:
 
 def _hold(search: Search, seat: Seat) -> Footprint:
     step = step_model(search, seat.precision)
-    return footprint(
-        step, seat.accelerator, search.engine, seat.layout, search.workload.engine.memory_fraction
-    )
+    return footprint(step, seat.accelerator, search.engine, seat.layout, search.workload.engine.memory_fraction)
 
 
 def _memory(search: Search, sized: Sized) -> Memory:
@@ -154,9 +148,7 @@ def _siblings(search: Search, sized: Sized) -> list[tuple[int, str]]:
     if rows is None:
         return []
     seat = sized.seat
-    return [
-        (i, rows.options[i].label) for i, other in enumerate(rows.seats) if other is seat
-    ]
+    return [(i, rows.options[i].label) for i, other in enumerate(rows.seats) if other is seat]
 
 
 def _at_batch(rows: Rows, index: int, batch: float) -> float:
@@ -209,9 +201,7 @@ def _sharing(search: Search, sized: Sized) -> Sharing | None:
         join_tokens_mean=float(join),
         join_latency_s=float(sized.served.ttft.mean[0, 0]) + float(join) * gap,
         useful_work=float(
-            useful_work(
-                k, agents.success, correlation=agents.correlation, avenues=agents.independent_avenues
-            )
+            useful_work(k, agents.success, correlation=agents.correlation, avenues=agents.independent_avenues)
         ),
     )
 

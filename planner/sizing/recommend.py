@@ -81,9 +81,7 @@ def compare_on_workload(
     return alternatives(found, top=None, with_best=True)
 
 
-def alternatives(
-    found: Search, *, top: int | None, with_best: bool = False
-) -> tuple[Alternative, ...]:
+def alternatives(found: Search, *, top: int | None, with_best: bool = False) -> tuple[Alternative, ...]:
     """The best plan of every other accelerator, then the infeasible ones with their reason.
 
     ``top`` limits the feasible ones. Source: the search.
@@ -118,15 +116,13 @@ def _against(objective: float, best: float, found: Search) -> str:
 
 def _rejected(found: Search) -> tuple[Alternative, ...]:
     return tuple(
-        Alternative(accelerator=name, feasible=False, reason=reason)
-        for name, reason in sorted(found.rejected.items())
+        Alternative(accelerator=name, feasible=False, reason=reason) for name, reason in sorted(found.rejected.items())
     )
 
 
 def _assumptions(found: Search) -> tuple[Assumption, ...]:
     workload = tuple(
-        Assumption(key=key, value=str(value), origin=origin)
-        for key, value, origin in found.workload.assumptions
+        Assumption(key=key, value=str(value), origin=origin) for key, value, origin in found.workload.assumptions
     )
     constants = found.constants
     return (
@@ -183,9 +179,7 @@ def _nearest_miss(found: Search) -> NearestMiss | None:
         if not found.rejected:
             return None
         name, reason = sorted(found.rejected.items(), key=lambda item: _memory_first(item[1]))[0]
-        return NearestMiss(
-            accelerator=name, constraint="memory", wanted=0.0, got=0.0, statement=f"{name}: {reason}"
-        )
+        return NearestMiss(accelerator=name, constraint="memory", wanted=0.0, got=0.0, statement=f"{name}: {reason}")
     at = int(np.argmin(screened.violation))
     seat, ratio = rows.seats[at], float(screened.violation[at])
     constraint = screened.constraint[at]
@@ -230,14 +224,9 @@ def _what_would_change(found: Search, plan: Plan) -> tuple[str, ...]:
         rival = rivals[0]
         price = plan.cost.usd_per_hour / rival.gpus
         name = rival.seat.accelerator.name
-        said.append(
-            f"{name} wins below ${price:.2f} per accelerator-hour "
-            f"(now ${float(rival.rows.price[0, 0]):.2f})"
-        )
+        said.append(f"{name} wins below ${price:.2f} per accelerator-hour (now ${float(rival.rows.price[0, 0]):.2f})")
     serving = plan.replicas - plan.spare_replicas
-    slack = plan.throughput.max_requests_per_second / max(
-        plan.throughput.requests_per_second, 1e-30
-    )
+    slack = plan.throughput.max_requests_per_second / max(plan.throughput.requests_per_second, 1e-30)
     said.append(
         f"the fleet serves up to {plan.throughput.max_requests_per_second:.3g} requests/s inside the "
         f"limits, {slack:.2f} times the peak asked for; beyond that it needs replica {serving + 1}"

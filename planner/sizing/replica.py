@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,26 @@ class Served:
         """Largest violation, (rows, 1), [1]. Source: definition."""
         worst: Matrix = np.max(np.stack(list(self.violations.values())), axis=0)
         return worst
+
+    def row(self, i: int) -> Served:
+        """Row ``i`` of every figure, units unchanged. Source: none needed; a selection."""
+
+        def curve(c: LatencyCurve) -> LatencyCurve:
+            return LatencyCurve(*(getattr(c, f.name)[i : i + 1] for f in fields(c)))
+
+        shape = self.rate.shape
+        return Served(
+            self.rate[i : i + 1],
+            self.mean_batch[i : i + 1],
+            self.batch_p999[i : i + 1],
+            curve(self.ttft),
+            curve(self.tpot),
+            curve(self.e2e),
+            self.prefill_utilisation[i : i + 1],
+            self.kv_needed[i : i + 1],
+            self.stable[i : i + 1],
+            {k: np.broadcast_to(v, shape)[i : i + 1] for k, v in self.violations.items()},
+        )
 
 
 class ReplicaModel:
@@ -103,10 +123,11 @@ class ReplicaModel:
         gap = np.maximum(state.mean / (rate * load.decode_steps), self.steps[:, :1] / stretch)
         tpot = self._token_times(state, gap, stretch)
         ttft, e2e = self._request_times(rate, rho, state.waiting, step, gap)
-        needed = kv_demand(
+        needed = np.asarray(
+            kv_demand(
             state.mean, state.variance, rows.kv_mean, rows.kv_second, self.constants.kv_tail,
             float(load.fan_out),
-        )  # fmt: skip
+        ))  # fmt: skip
         violations = {
             "kv memory": needed / np.maximum(rows.kv_room, 1.0),
             "utilisation": rate / self.stable_rate() / self.constants.utilisation_limit,
@@ -115,9 +136,7 @@ class ReplicaModel:
             name = f"{slo.metric}_{slo.statistic}" + (f" of {slo.class_name}" if slo.class_name else "")
             got = self._metric(slo, ttft, tpot, e2e, gap)
             violations[name] = got / slo.limit_s
-        curves = [
-            percentiles(sample, load.weights) for sample in (ttft, e2e)
-        ]
+        curves = [percentiles(sample, load.weights) for sample in (ttft, e2e)]
         return Served(
             rate, state.mean, state.quantile(0.999), curves[0], tpot, curves[1], rho, needed,
             state.stable, violations,
@@ -146,9 +165,7 @@ class ReplicaModel:
         )
         return ttft, ttft + np.maximum(load.joined - 1, 0.0) * gap
 
-    def _metric(
-        self, slo: Slo, ttft: Matrix, tpot: LatencyCurve, e2e: Matrix, gap: Matrix
-    ) -> Matrix:
+    def _metric(self, slo: Slo, ttft: Matrix, tpot: LatencyCurve, e2e: Matrix, gap: Matrix) -> Matrix:
         if slo.metric == "tpot":
             return tpot.statistic(slo.statistic)
         if slo.metric == "itl":

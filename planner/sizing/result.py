@@ -29,6 +29,8 @@ class Percentiles(Result):
 
 
 class Latency(Result):
+    """The three latencies of a request."""
+
     ttft_s: Percentiles
     time_per_output_token_s: Percentiles
     e2e_s: Percentiles
@@ -44,6 +46,8 @@ class Throughput(Result):
 
 
 class Cost(Result):
+    """What the fleet costs, spares included."""
+
     usd_per_hour: float
     usd_per_month: float  # 730 hours
     usd_per_million_output_tokens: float  # all cost on output tokens, input included in the price
@@ -52,6 +56,8 @@ class Cost(Result):
 
 
 class Speculation(Result):
+    """Whether to speculate, how, and what it gains."""
+
     enabled: bool
     method: str  # none, n-gram, eagle3, mtp, draft-model
     draft_tokens: int
@@ -96,6 +102,8 @@ class Sharing(Result):
 
 
 class Plan(Result):
+    """What to buy and how to run it."""
+
     accelerator: str
     gpus: int
     replicas: int  # serving replicas plus spares
@@ -139,6 +147,8 @@ class SecondsPerStep(Result):
 
 
 class Crossovers(Result):
+    """Where the regime changes."""
+
     compute_bound_batch: float | None  # tokens per step at which the weight matmuls turn compute-bound
     kv_exceeds_weights_context: float | None  # context at which KV bytes exceed weight bytes
 
@@ -154,6 +164,8 @@ class Operator(Result):
 
 
 class Why(Result):
+    """The reasons behind a plan."""
+
     binding_constraint: str  # which limit set the size: an SLO, KV memory, throughput, one replica
     bound_by: Literal["compute", "memory", "network", "overhead"]
     bytes_per_step: BytesPerStep
@@ -186,12 +198,16 @@ class NearestMiss(Result):
 
 
 class Assumption(Result):
+    """A value nobody gave, and where it came from."""
+
     key: str
     value: str
     origin: str  # workload, default, database, flag
 
 
 class Recommendation(Result):
+    """What ``planner recommend`` prints."""
+
     schema_version: str = SCHEMA_VERSION
     workload: dict[str, Any]
     plan: Plan | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -107,9 +107,7 @@ def search(
             seats += _seats(step, precision, chip, price, workload, engine, constants, load, rejected)
         if not seats:
             continue
-        options = drafting_options(
-            model, workload.speculation, data, precision.kv, drafting_model=drafting_model
-        )
+        options = drafting_options(model, workload.speculation, data, precision.kv, drafting_model=drafting_model)
         budget = float(workload.engine.max_batched_tokens or engine.max_batched_tokens(80e9))
         groups.append(price_group(step, seats, options, load, engine.hybrid_kv_manager, budget))
     if not groups:
@@ -252,9 +250,7 @@ def _seat(
     return Seat(chip, layout, precision, priced, price, hold.kv_room, int(slots * int(layout.data)))
 
 
-def _worth_refining(
-    rows: Rows, screened: Screened, workload: Workload, load: Load
-) -> list[int]:
+def _worth_refining(rows: Rows, screened: Screened, workload: Workload, load: Load) -> list[int]:
     usable = np.flatnonzero(screened.rate > 0)
     if not len(usable):
         return []
@@ -274,9 +270,7 @@ def _worth_refining(
     return [int(i) for i in chosen]
 
 
-def _replicas_at(
-    rate: np.ndarray, e2e: np.ndarray, workload: Workload, load: Load
-) -> np.ndarray:
+def _replicas_at(rate: np.ndarray, e2e: np.ndarray, workload: Workload, load: Load) -> np.ndarray:
     demand = workload.demand
     if demand.kind in ("users", "sessions"):
         assert demand.concurrent_users is not None
@@ -316,13 +310,9 @@ def _refine(rows: Rows, workload: Workload, load: Load, constants: Assumptions) 
         gpus = total * int(rows.devices[i, 0])
         if workload.hardware.max_gpus and gpus > workload.hardware.max_gpus:
             continue
-        one = rows.take([i])
-        value = float(
-            _objective(
-                np.array([gpus]), one.price[:, 0], one.power[:, 0], served.e2e.mean[i], workload
-            )[0]
-        )
-        found.append(Sized(one, _one(served, int(i)), total, spares, float(highest[i, 0]), value))
+        one = rows.take([int(i)])
+        value = float(_objective(np.array([gpus]), one.price[:, 0], one.power[:, 0], served.e2e.mean[i], workload)[0])
+        found.append(Sized(one, served.row(int(i)), total, spares, float(highest[i, 0]), value))
     return found
 
 
@@ -349,24 +339,7 @@ def _actual_rate(
     return low
 
 
-def _one(served: Served, i: int) -> Served:
-    """Row ``i`` of every figure."""
-    from dataclasses import fields, replace
-
-    from planner.serving.latency import LatencyCurve
-
-    def cut(value: object) -> object:
-        if isinstance(value, LatencyCurve):
-            return LatencyCurve(*(getattr(value, f.name)[i : i + 1] for f in fields(value)))
-        if isinstance(value, dict):
-            return {k: np.broadcast_to(v, served.rate.shape)[i : i + 1] for k, v in value.items()}
-        assert isinstance(value, np.ndarray)
-        return value[i : i + 1]
-
-    return replace(served, **{f.name: cut(getattr(served, f.name)) for f in fields(served)})
-
-
-def _rank(workload: Workload):  # type: ignore[no-untyped-def]
+def _rank(workload: Workload) -> Callable[[Sized], tuple[object, ...]]:
     margin = workload.speculation.margin
 
     def key(s: Sized) -> tuple[object, ...]:

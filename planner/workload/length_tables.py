@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,9 @@ def _shape(
     }  # fmt: skip
     given = [name for name, there in ways.items() if there]
     if not given:
-        raise document.error(path, "describes no lengths", "two percentiles, mean and cv, values, samples or a histogram")
+        raise document.error(
+            path, "describes no lengths", "two percentiles, mean and cv, values, samples or a histogram"
+        )
     if len(given) > 1:
         raise document.error(path, "describes lengths twice: " + " and ".join(given), "one description")
     if table.cv is not None and table.mean is None:
@@ -125,7 +128,7 @@ def _from_percentiles(
         )  # fmt: skip
     ordered = sorted(percentiles)
     names = {q: n for n, q in PERCENTILES.items()}
-    for lower, upper in zip(ordered, ordered[1:], strict=False):
+    for lower, upper in pairwise(ordered):
         if percentiles[lower] >= percentiles[upper]:
             raise document.error(
                 (*path, names[upper]),
@@ -144,13 +147,15 @@ def _from_percentiles(
     return fit
 
 
-def _from_histogram(
-    table: LengthTable, document: Document, path: tuple[str | int, ...]
-) -> Lengths:
+def _from_histogram(table: LengthTable, document: Document, path: tuple[str | int, ...]) -> Lengths:
     assert table.histogram is not None
     edges, weights = np.array(table.histogram.edges), np.array(table.histogram.weights)
     if len(edges) != len(weights) + 1:
-        raise document.error((*path, "histogram"), f"has {len(edges)} edges and {len(weights)} weights", "one more edge than weights")
+        raise document.error(
+            (*path, "histogram"),
+            f"has {len(edges)} edges and {len(weights)} weights",
+            "one more edge than weights",
+        )
     if np.any(np.diff(edges) <= 0):
         raise document.error((*path, "histogram", "edges"), "do not increase")
     if weights.sum() <= 0:

@@ -154,9 +154,9 @@ class Speculation(Table):
     """Speculative decoding: left to the planner, forced, or forbidden."""
 
     enabled: Literal["auto"] | bool = Field("auto", description='"auto", true or false')
-    task: Literal[
-        "chat", "code", "code-edit", "math", "rag", "summarise", "qa", "translation", "creative"
-    ] = Field("chat", description="Task the acceptance defaults are taken for")
+    task: Literal["chat", "code", "code-edit", "math", "rag", "summarise", "qa", "translation", "creative"] = Field(
+        "chat", description="Task the acceptance defaults are taken for"
+    )
     methods: list[Literal["none", "n-gram", "eagle3", "mtp", "draft-model"]] | None = Field(
         None, description="Methods to consider; all the model supports by default"
     )
@@ -167,9 +167,7 @@ class Speculation(Table):
     acceptance_length: Annotated[float, Field(ge=1, strict=True)] | None = Field(
         None, description="Measured tokens per verification step, the bonus token included"
     )
-    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] = Field(
-        1.0, description="Sampling temperature"
-    )
+    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] = Field(1.0, description="Sampling temperature")
     margin: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
         0.05, description="Speed-up required beyond one before speculation is recommended"
     )
@@ -178,12 +176,10 @@ class Speculation(Table):
 class Precision(Table):
     """Number formats the planner may use."""
 
-    weights: list[Literal["native", "bf16", "fp8", "fp8-block", "int8", "int4", "mxfp4", "nvfp4"]] = (
-        Field(["native"], min_length=1, description="Weight formats; native is the checkpoint's own")
+    weights: list[Literal["native", "bf16", "fp8", "fp8-block", "int8", "int4", "mxfp4", "nvfp4"]] = Field(
+        ["native"], min_length=1, description="Weight formats; native is the checkpoint's own"
     )
-    kv: list[Literal["native", "bf16", "fp8"]] = Field(
-        ["native"], min_length=1, description="KV cache formats"
-    )
+    kv: list[Literal["native", "bf16", "fp8"]] = Field(["native"], min_length=1, description="KV cache formats")
 
 
 class Hardware(Table):

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.documents import Document, apply_overrides, parse_toml, read_toml
-from planner.workload.lengths import Lengths
 from planner.workload.length_tables import build_lengths
+from planner.workload.lengths import Lengths
 from planner.workload.schema import (
     METRICS,
     STATISTICS,
@@ -69,9 +69,7 @@ class RequestClass:
             return a.moment(1) + b.moment(1)
         if k == 2:
             return a.moment(2) + 2 * a.moment(1) * b.moment(1) + b.moment(2)
-        return (
-            a.moment(3) + 3 * a.moment(2) * b.moment(1) + 3 * a.moment(1) * b.moment(2) + b.moment(3)
-        )
+        return a.moment(3) + 3 * a.moment(2) * b.moment(1) + 3 * a.moment(1) * b.moment(2) + b.moment(3)
 
 
 @dataclass(frozen=True)
@@ -128,9 +126,7 @@ class Workload:
 
         A resident sequence is chosen in proportion to its output and is uniformly through it.
         """
-        total: dict[str, float] = dict.fromkeys(
-            ("i", "p", "o", "o2", "io", "resident", "second"), 0.0
-        )
+        total: dict[str, float] = dict.fromkeys(("i", "p", "o", "o2", "io", "resident", "second"), 0.0)
         for c in self.classes:
             i1, i2 = c.context.moment(1), c.context.moment(2)
             o1, o2, o3 = (c.output_moment(k) for k in (1, 2, 3))
@@ -224,9 +220,7 @@ def _exact(points: Vector, mean: float) -> Vector:
     return points * (mean / points.mean()) if points.mean() > 0 else points
 
 
-def load_workload(
-    path: str | Path, overrides: Iterable[str] = (), *, text: str | None = None
-) -> Workload:
+def load_workload(path: str | Path, overrides: Iterable[str] = (), *, text: str | None = None) -> Workload:
     """A workload from a TOML file, ``-`` for standard input, or ``text`` named ``path``.
 
     ``overrides`` are ``key.path=value`` settings. Raises InputError: file, key, line, expectation.
@@ -315,14 +309,10 @@ def _demand(table: Demand, document: Document, mean_output: float) -> WorkloadDe
         rate = table.tokens_per_day / SECONDS_PER_DAY / mean_output
     elif rate is None:
         kind, users = "users", table.concurrent_users or table.sessions
-    return WorkloadDemand(
-        kind, rate, users, table.think_time, table.peak_to_mean, table.arrival_cv
-    )
+    return WorkloadDemand(kind, rate, users, table.think_time, table.peak_to_mean, table.arrival_cv)
 
 
-def _check_subagents(
-    file: WorkloadFile, document: Document, classes: tuple[RequestClass, ...]
-) -> None:
+def _check_subagents(file: WorkloadFile, document: Document, classes: tuple[RequestClass, ...]) -> None:
     agents = file.subagents
     if agents is None:
         return
@@ -335,9 +325,7 @@ def _check_subagents(
         )
     speculation = file.speculation
     if speculation.acceptance and speculation.acceptance_length:
-        raise document.error(
-            ("speculation", "acceptance_length"), "given beside acceptance", "one of the two"
-        )
+        raise document.error(("speculation", "acceptance_length"), "given beside acceptance", "one of the two")
 
 
 def _slos(table: Slos, class_name: str | None) -> list[Slo]:
@@ -350,9 +338,7 @@ def _slos(table: Slos, class_name: str | None) -> list[Slo]:
     return found
 
 
-def _note_defaults(
-    file: WorkloadFile, document: Document, assumptions: list[tuple[str, str, str]]
-) -> None:
+def _note_defaults(file: WorkloadFile, document: Document, assumptions: list[tuple[str, str, str]]) -> None:
     """Record the defaults that decide something and were not given."""
     watched = {
         "demand": ("peak_to_mean", "arrival_cv"),
@@ -371,8 +357,4 @@ def _note_defaults(
     if file.reliability.spare_replicas is None:
         assumptions.append(("reliability.spare_replicas", "1, or 2 from 20 replicas", "default"))
     if file.subagents is not None:
-        assumptions.append(
-            ("demand", f"a request is one task of {file.subagents.fan_out} sequences", "default")
-        )
-
-
+        assumptions.append(("demand", f"a request is one task of {file.subagents.fan_out} sequences", "default"))

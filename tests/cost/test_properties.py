@@ -89,7 +89,9 @@ def test_more_bandwidth_is_never_slower(model: str) -> None:
 def test_step_time_splits_without_loss(model: str) -> None:
     cost = StepModel(load_model(model), {}, "bf16").decode(reference_machine(H200), Layout(), 32.0, [4096.0])
     causes = cost.seconds_by_cause()
-    assert sum(float(np.asarray(v).squeeze()) for v in causes.values()) == pytest.approx(float(np.asarray(cost.seconds).squeeze()))
+    assert sum(float(np.asarray(v).squeeze()) for v in causes.values()) == pytest.approx(
+        float(np.asarray(cost.seconds).squeeze())
+    )
     assert all(float(np.asarray(v).squeeze()) >= 0 for v in causes.values())
 
 
@@ -137,7 +139,9 @@ def test_acceptance_length_is_bounded(alpha: float, k: int) -> None:
 
 
 @pytest.mark.parametrize("method", ["n-gram", "mtp", "eagle3", "draft-model"])
-@pytest.mark.parametrize("task", ["chat", "code", "code-edit", "math", "rag", "summarise", "qa", "translation", "creative"])
+@pytest.mark.parametrize(
+    "task", ["chat", "code", "code-edit", "math", "rag", "summarise", "qa", "translation", "creative"]
+)
 def test_acceptance_data_is_bounded_and_grows(method: str, task: str) -> None:
     k = np.arange(0.0, 12.0)
     found = load_acceptance().length(method, k, task)

@@ -61,7 +61,9 @@ def test_matmul_times_on_h200(tokens: int, ideal: float, calibrated: float) -> N
     assert ceiling.seconds(flops, moved) * 1e6 == pytest.approx(calibrated, rel=1e-3)
 
 
-@pytest.mark.parametrize(("chip", "bf16", "w4"), [(H100, 295.22, 73.806), (H200, 206.04, 51.51), (B200, 281.25, 70.312)])
+@pytest.mark.parametrize(
+    ("chip", "bf16", "w4"), [(H100, 295.22, 73.806), (H200, 206.04, 51.51), (B200, 281.25, 70.312)]
+)
 def test_critical_batch(chip: dict[str, float], bf16: float, w4: float) -> None:
     assert critical_batch(chip["bf16"], chip["bandwidth"], 2) == pytest.approx(bf16, rel=ONE_PERCENT)
     assert critical_batch(chip["bf16"], chip["bandwidth"], 0.5) == pytest.approx(w4, rel=ONE_PERCENT)
@@ -128,7 +130,11 @@ def test_native_sparse_attention_reads(context: int, read: int) -> None:
 
 @pytest.mark.parametrize(
     ("context", "read", "stored"),
-    [(32768, 80_019_000, 300_220_000), (131072, 201_720_000, 1_176_900_000), (1_048_576, 1_337_600_000, 9_359_200_000)],
+    [
+        (32768, 80_019_000, 300_220_000),
+        (131072, 201_720_000, 1_176_900_000),
+        (1_048_576, 1_337_600_000, 9_359_200_000),
+    ],
 )
 def test_compressed_attention_of_deepseek_v4_pro(context: int, read: float, stored: float) -> None:
     csa = attention_cost(CompressedAttention(128, 512, 1536, 4, 128, 0, 1, 1024, 64, 128))
@@ -178,7 +184,7 @@ def test_expert_exchange() -> None:
     dispatched, combined = all_to_all_bytes(128, 7168, 8, 8)
     assert dispatched == pytest.approx(4_817_900, rel=ONE_PERCENT)
     assert combined == pytest.approx(14_680_000, rel=ONE_PERCENT)
-    assert 128 * 7168 * 8 / 77e-6 / 1e9 == pytest.approx(95.325, rel=ONE_PERCENT)
+    assert pytest.approx(95.325, rel=ONE_PERCENT) == 128 * 7168 * 8 / 77e-6 / 1e9
     assert combined / 114e-6 / 1e9 == pytest.approx(128.77, rel=ONE_PERCENT)
 
 
@@ -218,7 +224,16 @@ def test_vllm_cascade_heuristic() -> None:
 
 @pytest.mark.parametrize(
     ("batch", "ratio"),
-    [(1, 2.576), (2, 2.8901), (4, 2.9396), (8, 2.6619), (16, 2.1129), (32, 1.5205), (64, 1.1464), (128, 1.0171)],
+    [
+        (1, 2.576),
+        (2, 2.8901),
+        (4, 2.9396),
+        (8, 2.6619),
+        (16, 2.1129),
+        (32, 1.5205),
+        (64, 1.1464),
+        (128, 1.0171),
+    ],
 )
 def test_verification_reads_more_experts(deepseek_v3: Model, batch: int, ratio: float) -> None:
     formats = dict.fromkeys(("attention", "mlp", "shared_experts", "experts", "head", "router"), "fp8")
@@ -261,7 +276,8 @@ def test_speculation_speedup_by_batch(llama_8b: Model, batch: int, eagle: float,
 
 
 @pytest.mark.parametrize(
-    ("batch", "relative"), [(2, 0.98773), (4, 0.96407), (8, 0.92), (16, 0.84294), (64, 0.56098), (256, 0.23995)]
+    ("batch", "relative"),
+    [(2, 0.98773), (4, 0.96407), (8, 0.92), (16, 0.84294), (64, 0.56098), (256, 0.23995)],
 )
 def test_any_batch_slows_each_request(llama_8b: Model, batch: int, relative: float) -> None:
     machine = reference_machine(H100, step_overhead=1.2e-3)

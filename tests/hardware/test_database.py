@@ -120,7 +120,11 @@ def test_price_rule(database: Database) -> None:
     assert price is not None
     assert price.term == "on-demand"
     assert price.kind == "list"
-    listed = sorted({p.provider: p.usd_per_gpu_hour for p in reversed(database.prices.of("h100-sxm")) if p.term == "on-demand"}.values())
+    listed = sorted(
+        {
+            p.provider: p.usd_per_gpu_hour for p in reversed(database.prices.of("h100-sxm")) if p.term == "on-demand"
+        }.values()
+    )
     assert listed[0] < price.usd_per_gpu_hour < listed[-1]
     assert database.price("mi325x") is None
     rental = database.price("mi325x", term="3yr rental")
@@ -153,7 +157,9 @@ def test_user_chip_replaces_a_bundled_one(tmp_path: Path) -> None:
 
 def test_user_prices(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text('provider = "House"\n[[prices]]\naccelerator = "h100-sxm"\nusd_per_gpu_hour = 1.5\nas_of = "2026-10-01"\nsource = "contract"\n')
+    file.write_text(
+        'provider = "House"\n[[prices]]\naccelerator = "h100-sxm"\nusd_per_gpu_hour = 1.5\nas_of = "2026-10-01"\nsource = "contract"\n'
+    )
     price = load_database(prices=[file]).price("h100-sxm")
     assert price is not None
     assert (price.usd_per_gpu_hour, price.provider) == (1.5, "House")

@@ -95,7 +95,10 @@ def test_parameter_counts(model: str, total: float, active: float | None) -> Non
         ("minimax-m3", {"BlockSparseAttention": 57, "FullAttention": 3}),
         ("mimo-v2-flash", {"SlidingAttention": 39, "FullAttention": 9}),
         ("llama-4-scout-17b-16e-instruct", {"SlidingAttention": 36, "FullAttention": 12}),
-        ("nvidia-nemotron-3-ultra-550b-a55b-bf16", {"LinearAttention": 48, "FullAttention": 12, "NoneType": 48}),
+        (
+            "nvidia-nemotron-3-ultra-550b-a55b-bf16",
+            {"LinearAttention": 48, "FullAttention": 12, "NoneType": 48},
+        ),
         ("mistral-7b-v0.3", {"FullAttention": 32}),
     ],
 )
@@ -105,7 +108,9 @@ def test_attention_of_each_family(model: str, expected: dict[str, int]) -> None:
 
 def test_details_of_families() -> None:
     glm = load_model("glm-5.2")
-    owners = sum(x.count for x in glm.layers if isinstance(x.attention, SparseLatentAttention) and x.attention.owns_indexer)
+    owners = sum(
+        x.count for x in glm.layers if isinstance(x.attention, SparseLatentAttention) and x.attention.owns_indexer
+    )
     assert owners == 21
     pro = [x.attention for x in load_model("deepseek-v4-pro").layers if isinstance(x.attention, CompressedAttention)]
     assert {a.ratio for a in pro} == {4, 128}

@@ -28,9 +28,20 @@ def test_a_plain_config() -> None:
 
 
 def test_nesting_and_spellings() -> None:
-    nested = {"architectures": ["X"], "model_type": "qwen3_vl", "text_config": {**LLAMA, "model_type": "qwen3_vl_text"}}
+    nested = {
+        "architectures": ["X"],
+        "model_type": "qwen3_vl",
+        "text_config": {**LLAMA, "model_type": "qwen3_vl_text"},
+    }
     assert load_config(nested).total_parameters == 8_030_261_248
-    native = {"dim": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 8, "hidden_dim": 14336, "vocab_size": 128256}
+    native = {
+        "dim": 4096,
+        "n_layers": 32,
+        "n_heads": 32,
+        "n_kv_heads": 8,
+        "hidden_dim": 14336,
+        "vocab_size": 128256,
+    }
     assert load_config(native).total_parameters == 8_030_261_248
     assert load_config(changed(num_key_value_heads=...)).layers[0].attention == FullAttention(32, 32, 128)
     assert load_config(changed(head_dim=64)).layers[0].attention == FullAttention(32, 8, 64)
@@ -58,7 +69,12 @@ def test_expert_spellings(fields: dict[str, Any]) -> None:
 
 
 def test_which_layers_are_routed() -> None:
-    base = {"model_type": "glm4_moe", "n_routed_experts": 16, "num_experts_per_tok": 2, "moe_intermediate_size": 1024}
+    base = {
+        "model_type": "glm4_moe",
+        "n_routed_experts": 16,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 1024,
+    }
     for fields, routed in (
         ({"first_k_dense_replace": 3}, 29), ({"moe_layer_freq": [0] * 5 + [1] * 27}, 27),
         ({"mlp_layer_types": ["dense"] * 2 + ["sparse"] * 30}, 30), ({"interleave_moe_layer_step": 2}, 16),
@@ -85,7 +101,15 @@ def test_quantisation(quantisation: dict[str, Any], group: str, fmt: str) -> Non
 def test_separate_quantisation_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     (tmp_path / "hf_quant_config.json").write_text(
-        json.dumps({"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}})
+        json.dumps(
+            {
+                "quantization": {
+                    "quant_algo": "FP8",
+                    "kv_cache_quant_algo": "FP8",
+                    "exclude_modules": ["lm_head"],
+                }
+            }
+        )
     )
     for path in (tmp_path, tmp_path / "config.json"):
         model = load_model(str(path))

@@ -116,7 +116,14 @@ def test_dense_steps_keep_grid_points() -> None:
 
 @pytest.mark.parametrize(
     ("sigma", "draws", "expected"),
-    [(0.97, 1, 1.0), (0.97, 2, 1.5072), (0.97, 4, 2.1701), (0.97, 8, 3.0058), (0.97, 16, 4.0325), (0.4, 8, 1.682)],
+    [
+        (0.97, 1, 1.0),
+        (0.97, 2, 1.5072),
+        (0.97, 4, 2.1701),
+        (0.97, 8, 3.0058),
+        (0.97, 16, 4.0325),
+        (0.4, 8, 1.682),
+    ],
 )
 def test_expected_maximum_of_lognormals(sigma: float, draws: int, expected: float) -> None:
     lengths = Lognormal(6.774, sigma)

@@ -56,9 +56,7 @@ def test_sparse_attention_fixes_that() -> None:
         parts = cost.decode(context, 1, "bf16")  # type: ignore[attr-defined]
         # an indexer launch and its top-k cost 65 us beyond dense attention (vLLM on H200, lower end)
         fixed = 65e-6 if len(parts) > 1 else 0.0
-        return fixed + sum(
-            float(machine.ceiling(p.operator).seconds(batch * p.flops, batch * p.bytes)) for p in parts
-        )
+        return fixed + sum(float(machine.ceiling(p.operator).seconds(batch * p.flops, batch * p.bytes)) for p in parts)
 
     assert seconds(sparse, 128, 131_072) < seconds(dense, 128, 131_072) / 3
     assert seconds(sparse, 1, 4_096) > seconds(dense, 1, 4_096)
@@ -110,7 +108,10 @@ def test_reasoning_chains_are_long_and_diverge() -> None:
     # length bias: half the output times (1 + cv^2)
     assert wide.resident_context == pytest.approx(1300 + 750 * 3.25, rel=0.01)
     # past the fork nothing is shared: the shared part shrinks as the chains grow
-    shares = [group_tokens(9000, own, 4).stored / group_tokens(9000, own, 4).read_without_cascade for own in (100, 3000, 30_000)]
+    shares = [
+        group_tokens(9000, own, 4).stored / group_tokens(9000, own, 4).read_without_cascade
+        for own in (100, 3000, 30_000)
+    ]
     assert shares == sorted(shares)
     assert shares[-1] > 0.8
 

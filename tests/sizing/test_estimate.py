@@ -39,7 +39,8 @@ def test_throughput_grows_with_concurrency(database: Database) -> None:
     rates = []
     for c in (1, 4, 16, 64, 256):
         result = estimate(
-            EstimateRequest("qwen3-32b", "h100-sxm", 2, input_tokens=1000, output_tokens=300, concurrency=c), database
+            EstimateRequest("qwen3-32b", "h100-sxm", 2, input_tokens=1000, output_tokens=300, concurrency=c),
+            database,
         )
         assert result.throughput is not None
         rates.append(result.throughput.output_tokens_per_second)
@@ -47,9 +48,7 @@ def test_throughput_grows_with_concurrency(database: Database) -> None:
 
 
 def test_overload_is_said(database: Database) -> None:
-    result = estimate(
-        EstimateRequest("llama-3.1-8b", "l4", input_tokens=2000, output_tokens=500, rate=50), database
-    )
+    result = estimate(EstimateRequest("llama-3.1-8b", "l4", input_tokens=2000, output_tokens=500, rate=50), database)
     assert result.latency is None
     assert any("overloaded" in w for w in result.warnings)
 

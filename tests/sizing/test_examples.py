@@ -24,7 +24,11 @@ def test_every_limit_holds(plans: dict[str, Recommendation], name: str) -> None:
     result = plans[name]
     plan = result.plan
     assert plan is not None
-    curves = {"ttft": plan.latency.ttft_s, "tpot": plan.latency.time_per_output_token_s, "e2e": plan.latency.e2e_s}
+    curves = {
+        "ttft": plan.latency.ttft_s,
+        "tpot": plan.latency.time_per_output_token_s,
+        "e2e": plan.latency.e2e_s,
+    }
     for key, limit in result.workload.get("slo", {}).items():
         metric, statistic = key.split("_")
         assert getattr(curves[metric], statistic) <= limit * 1.001, key

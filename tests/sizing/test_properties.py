@@ -96,7 +96,10 @@ def test_speculation_can_be_forbidden_and_forced(database: Database) -> None:
 
 def test_measured_acceptance_is_used(database: Database) -> None:
     found = plan(
-        database, "speculation.enabled=true", 'speculation.methods=["eagle3"]', "speculation.acceptance_length=2.5"
+        database,
+        "speculation.enabled=true",
+        'speculation.methods=["eagle3"]',
+        "speculation.acceptance_length=2.5",
     )
     assert found.speculation.acceptance_length == pytest.approx(min(2.5, found.speculation.draft_tokens + 1))
 

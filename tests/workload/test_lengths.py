@@ -78,7 +78,10 @@ def test_length_biased_context() -> None:
     assert contexts.mean() == pytest.approx(1205)
     assert np.all(np.diff(contexts) >= 0)
     rng = np.random.default_rng(5)
-    i, o = Lognormal.from_mean(1000, 1.0).sample(rng, 400_000), Lognormal.from_mean(250, 0.8).sample(rng, 400_000)
+    i, o = (
+        Lognormal.from_mean(1000, 1.0).sample(rng, 400_000),
+        Lognormal.from_mean(250, 0.8).sample(rng, 400_000),
+    )
     u = rng.random(400_000)
     assert np.average(i + u * o, weights=o) == pytest.approx(1205, rel=0.02)
 
@@ -96,8 +99,12 @@ def test_samples_from_csv(tmp_path: object) -> None:
     from pathlib import Path
 
     folder = Path(str(tmp_path))
-    (folder / "t.csv").write_bytes(b"TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:17:03.9799600,374,44\r\n2023-11-16 18:17:04.0319600,396,109")
-    (folder / "w.toml").write_text('model = "m"\n[demand]\nrequests_per_second = 8\n[context]\nsamples = "t.csv"\n[answer]\nsamples = "t.csv"\n')
+    (folder / "t.csv").write_bytes(
+        b"TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:17:03.9799600,374,44\r\n2023-11-16 18:17:04.0319600,396,109"
+    )
+    (folder / "w.toml").write_text(
+        'model = "m"\n[demand]\nrequests_per_second = 8\n[context]\nsamples = "t.csv"\n[answer]\nsamples = "t.csv"\n'
+    )
     moments = load_workload(folder / "w.toml").moments
     assert (moments.mean_input, moments.mean_output) == (385, 76.5)
 
@@ -109,7 +116,12 @@ def test_histogram() -> None:
 
 def test_overrides_and_units() -> None:
     text = 'model = "m"\n[demand]\nrequests_per_second = 8\n[context]\nmean = "32k"\n[answer]\nmean = 10\n[slo]\nttft_p95 = "1.5 s"\n'
-    workload = load_workload("w", ["demand.requests_per_second=30", "context.mean='4K'", "slo.tpot_p99=40ms"], text=text)
+    workload = load_workload(
+        "w", ["demand.requests_per_second=30", "context.mean='4K'", "slo.tpot_p99=40ms"], text=text
+    )
     assert workload.demand.requests_per_second == 30
     assert workload.moments.mean_input == pytest.approx(4096)
-    assert {(s.metric, s.statistic): s.limit_s for s in workload.slo} == {("ttft", "p95"): 1.5, ("tpot", "p99"): 0.04}
+    assert {(s.metric, s.statistic): s.limit_s for s in workload.slo} == {
+        ("ttft", "p95"): 1.5,
+        ("tpot", "p99"): 0.04,
+    }

@@ -38,7 +38,7 @@ _COSTS: dict[type, type] = {
 def attention_cost(spec: Attention) -> AttentionCost:
     """The cost class of a layer's attention, by its kind.
 
-    Units and sources are those of the class returned.
+    Units are those of the class returned. Source: named in each class.
     """
     cost: AttentionCost = _COSTS[type(spec)](spec)
     return cost

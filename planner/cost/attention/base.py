@@ -57,7 +57,10 @@ class AttentionCost(ABC):
 
     @abstractmethod
     def prefill(self, new: Array, cached: Array, kv_format: str) -> tuple[Part, ...]:
-        """Kernels that process ``new`` [tokens] after ``cached`` [tokens], causal; same units."""
+        """Kernels that process ``new`` [tokens] after ``cached`` [tokens], causal; same units.
+
+        Source: see the class.
+        """
 
     @abstractmethod
     def kv_fraction(self, tensor_parallel: Array) -> Array:

@@ -62,10 +62,7 @@ class BlockSparseAttentionCost(FullAttentionCost):
     def stored_bytes(self, context: Array, kv_format: str) -> Array:
         """The full cache, plus compressed entries or index keys, [B]. Source: see the class."""
         per_token = self._read_per_token(kv_format)
-        return (
-            context * (per_token + self._index_bytes())
-            + self.compressed_entries(context) * per_token
-        )
+        return context * (per_token + self._index_bytes()) + self.compressed_entries(context) * per_token
 
     def kv_bytes_per_token(self, kv_format: str) -> float:
         """Bytes a token adds, compressed entries spread over their stride, [B]. Source: the class."""
@@ -84,13 +81,11 @@ class BlockSparseAttentionCost(FullAttentionCost):
             flops = 2.0 * s.index_heads * s.index_dim * queries * context
             return (Part("indexer", flops, context * self._index_bytes(), "indexer", False), core)
         entries = self.compressed_entries(context)
-        coarse = Part(
-            "decode_attention", queries * entries * per_pair, entries * per_token, "indexer"
-        )
+        coarse = Part("decode_attention", queries * entries * per_pair, entries * per_token, "indexer")
         return (coarse, core)
 
     def prefill(self, new: Array, cached: Array, kv_format: str) -> tuple[Part, ...]:
-        """Pairs limited to the selection, plus the coarse pass over all, [FLOP] and [B]."""
+        """Pairs limited to the selection, plus the coarse pass over all, [FLOP], [B]. Source: the class."""
         s = self.sparse
         per_pair = 2.0 * s.heads * self._width()
         limit = float(s.top_blocks * s.block + s.window)

@@ -56,9 +56,7 @@ class CompressedAttentionCost(AttentionCost):
         """
         window = np.minimum(context, float(self.spec.window))
         entries = self._entries(context)
-        return entries * (self.entry_bytes(kv_format) + self._index_bytes()) + (
-            window * self.entry_bytes(kv_format)
-        )
+        return entries * (self.entry_bytes(kv_format) + self._index_bytes()) + (window * self.entry_bytes(kv_format))
 
     def kv_bytes_per_token(self, kv_format: str) -> float:
         """Bytes a token adds once the window is full, [B/token]. Source: see the class."""

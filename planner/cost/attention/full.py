@@ -50,7 +50,7 @@ class FullAttentionCost(AttentionCost):
         return (Part("decode_attention", flops, context * self._read_per_token(kv_format), "kv"),)
 
     def prefill(self, new: Array, cached: Array, kv_format: str) -> tuple[Part, ...]:
-        """``2*h*(d_k+d_v)`` FLOP per causal pair; keys and values read once a chunk, [B]."""
+        """``2*h*(d_k+d_v)`` FLOP per causal pair; keys and values read once a chunk, [B]. Source: the class."""
         flops = 2.0 * self.spec.heads * self._width() * causal_pairs(new, cached)
         moved = (new + cached) * self._read_per_token(kv_format)
         return (Part("prefill_attention", flops, moved, "kv"),)

@@ -52,7 +52,7 @@ class LinearAttentionCost(AttentionCost):
         return (Part("recurrent", flops, (1 + queries) * self.state_bytes * ones, "state"),)
 
     def prefill(self, new: Array, cached: Array, kv_format: str) -> tuple[Part, ...]:
-        """Linear in ``new`` [tokens]; the state is read and written once, [FLOP] and [B]."""
+        """Linear in ``new`` [tokens]; the state is read and written once, [FLOP], [B]. Source: the class."""
         flops = FLOPS_PER_STATE_ELEMENT * self._elements() * new
         return (Part("recurrent", flops, 2 * self.state_bytes + 0.0 * new, "state"),)
 
