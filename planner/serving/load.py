@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from planner.cost.shared_prefix import group_tokens
 from planner.workload import Workload
+from planner.workload.lengths import shuffled
 
 Vector = npt.NDArray[np.float64]
 SAMPLES = 256
 RESIDENT_POINTS = 64
-SEED = 20_240_229
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ def load_from(workload: Workload) -> Load:
     shared = min(prefix, mean_context)
     tokens = group_tokens(shared, mean_context - shared, fan_out)
     stored = tokens.stored / tokens.read_without_cascade
-    rng = np.random.default_rng(SEED)
-    ranks = (rng.permutation(SAMPLES) + 0.5) / SAMPLES
-    joined = sample.output.copy()
-    for _ in range(fan_out - 1):
-        joined = np.maximum(joined, sample.output[rng.permutation(SAMPLES)])
+    ranks = (shuffled(SAMPLES, 4) + 0.5) / SAMPLES
+    joined = sample.output
+    if fan_out > 1:  # the longest of K, by its own quantiles
+        u = (shuffled(SAMPLES, 5) + 0.5) / SAMPLES
+        joined = np.asarray(workload.output_quantile(u ** (1 / fan_out)), dtype=float)
     return Load(
         new,
         sample.cached,

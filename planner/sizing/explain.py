@@ -19,8 +19,8 @@ from planner.sizing.result import (
 )
 
 CAUSES = ("compute", "memory", "network", "overhead")
-SEARCH_TOKENS = np.unique(np.round(2 ** np.arange(0, 16.01, 0.125)))
-SEARCH_CONTEXTS = np.unique(np.round(2 ** np.arange(7, 22.01, 0.25)))
+SEARCH_TOKENS = np.array(sorted({round(2 ** (i / 8)) for i in range(129)}), dtype=float)
+SEARCH_CONTEXTS = np.array(sorted({round(2 ** (i / 4)) for i in range(28, 89)}), dtype=float)
 
 
 def step_bytes(cost: StepCost, pipeline: float = 1.0) -> BytesPerStep:

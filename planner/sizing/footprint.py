@@ -40,8 +40,9 @@ def footprint(
     engine: Engine,
     layout: Layout,
     memory_fraction: float | None = None,
+    weights: float | None = None,
 ) -> Footprint:
-    """The memory of one accelerator of a replica, [B].
+    """The memory of one accelerator of a replica, [B]; ``weights`` [B] if already known.
 
     The engine's fraction is of total memory, or of what is free after the weights. Activations,
     graphs and communication buffers are the engine's figures in the hardware database.
@@ -50,7 +51,8 @@ def footprint(
     ai-dynamo/aiconfigurator (base_backend.py).
     """
     fraction = memory_fraction or engine.memory_fraction
-    weights = float(np.asarray(weight_bytes_per_device(step.model, step.formats, layout)))
+    if weights is None:
+        weights = float(np.asarray(weight_bytes_per_device(step.model, step.formats, layout)))
     tensor = int(layout.tensor)
     budget = engine.max_batched_tokens(chip.memory_bytes)
     width = attention_heads(step.model) * 128

@@ -21,7 +21,7 @@ from planner.sizing.candidates import Precision
 Matrix = npt.NDArray[np.float64]
 
 #: batches (sequences per replica) every candidate is priced at
-BATCHES = np.unique(np.concatenate([np.arange(1, 9), np.round(2 ** np.arange(3.25, 11.01, 0.25))])).astype(float)
+BATCHES = np.concatenate([np.arange(1.0, 9.0), np.round(2 ** np.arange(3.25, 11.01, 0.25))])
 
 
 @dataclass(frozen=True)

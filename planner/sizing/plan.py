@@ -6,7 +6,7 @@ import numpy as np
 
 from planner.cost.memory import CacheLayout, largest_context
 from planner.cost.step import StepModel
-from planner.serving.fanout import expected_maximum, useful_work
+from planner.serving.fanout import useful_work
 from planner.serving.latency import LatencyCurve
 from planner.sizing.candidates import Precision
 from planner.sizing.drafting import speedups
@@ -190,7 +190,7 @@ def _sharing(search: Search, sized: Sized) -> Sharing | None:
     shared = min(load.shared_prefix, context)
     unique = context - shared
     gap = float(sized.served.tpot.mean[0, 0])
-    join = expected_maximum(search.workload.output_quantile, k)
+    join = search.join_tokens
     return Sharing(
         fan_out=k,
         shared_prefix_tokens=shared,

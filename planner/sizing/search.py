@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from planner.cost.step import StepModel
 from planner.hardware import Accelerator, Assumptions, Database, Engine, Price
 from planner.models import load_model
 from planner.models.model import Model
+from planner.serving.fanout import expected_maximum
 from planner.serving.load import Load, load_from
 from planner.serving.queueing import spare_replicas
 from planner.sizing.candidates import Precision, layouts, precisions
@@ -70,6 +72,11 @@ class Search:
     request_rate: float
     notes: tuple[str, ...] = field(default=())
 
+    @cached_property
+    def join_tokens(self) -> float:
+        """Expected longest output of a task's sequences, [tokens]. Source: order statistics."""
+        return expected_maximum(self.workload.output_quantile, self.load.fan_out)
+
 
 def search(
     workload: Workload,
@@ -99,12 +106,13 @@ def search(
     for precision in precisions(model, workload.precision.weights, workload.precision.kv):
         step = StepModel(model, precision.formats, precision.kv, constants.draft_independence)
         seats: list[Seat] = []
+        weights: dict[tuple[int, ...], float] = {}  # by layout: the chip doesn't matter
         for chip in chips:
             price = _price(database, chip, workload, price_overrides)
             if price is None and workload.objective.minimise == "cost":
                 rejected.setdefault(chip.name, f"no {workload.hardware.price_term} price known: name one with --price")
                 continue
-            seats += _seats(step, precision, chip, price, workload, engine, constants, load, rejected)
+            seats += _seats(step, precision, chip, price, workload, engine, constants, load, weights, rejected)
         if not seats:
             continue
         options = drafting_options(model, workload.speculation, data, precision.kv, drafting_model=drafting_model)
@@ -192,6 +200,7 @@ def _seats(
     engine: Engine,
     constants: Assumptions,
     load: Load,
+    weights: dict[tuple[int, ...], float],
     rejected: dict[str, str],
 ) -> list[Seat]:
     choice = workload.parallelism
@@ -210,7 +219,9 @@ def _seats(
         devices = int(layout.devices)
         if (fixed and devices != fixed) or devices > most or (layout.pipeline > 1 and single_fits):
             continue
-        hold = footprint(step, chip, engine, layout, workload.engine.memory_fraction)
+        key = (int(layout.tensor), int(layout.pipeline), int(layout.data), int(layout.expert))
+        hold = footprint(step, chip, engine, layout, workload.engine.memory_fraction, weights.get(key))
+        weights[key] = hold.weights
         room = hold.kv_room
         cache = CacheLayout(step.model.layers, step.kv_format, engine.hybrid_kv_manager)
         one = float(np.asarray(cache.allocated(longest, layout) + cache.state(layout)))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from planner.documents import Document, apply_overrides, parse_toml, read_toml
 from planner.workload.length_tables import build_lengths
-from planner.workload.lengths import Lengths
+from planner.workload.lengths import Lengths, shuffled
 from planner.workload.schema import (
     METRICS,
     STATISTICS,
@@ -33,7 +33,6 @@ from planner.workload.schema import (
 from planner.workload.validation import validate
 
 Vector = npt.NDArray[np.float64]
-SEED = 20_180_602
 SECONDS_PER_DAY = 86_400.0
 CV_DEFAULTS = {"context": 1.0, "reasoning": 1.5, "answer": 1.0}
 
@@ -146,16 +145,21 @@ class Workload:
 
         Each class gets strata in proportion to its share (at least 16). Source: Latin hypercube.
         """
-        rng = np.random.default_rng(SEED)
+        known: dict[int, RequestSample] = self.__dict__.setdefault("_samples", {})
+        if n not in known:
+            known[n] = self._draw(n)
+        return known[n]
+
+    def _draw(self, n: int) -> RequestSample:
         counts = [max(16, round(n * c.share)) for c in self.classes]
         counts[int(np.argmax(counts))] += n - sum(counts)
         inputs, cached, outputs, weights, index = [], [], [], [], []
         for at, (c, count) in enumerate(zip(self.classes, counts, strict=True)):
-            i = _exact(rng.permutation(c.context.stratified(count)), c.context.mean)
+            i = _exact(c.context.stratified(count)[shuffled(count, 0)], c.context.mean)
             o = np.zeros(count)
-            for part in (c.reasoning, c.answer):
+            for dimension, part in enumerate((c.reasoning, c.answer), start=1):
                 if part is not None:
-                    o += _exact(rng.permutation(part.stratified(count)), part.mean)
+                    o += _exact(part.stratified(count)[shuffled(count, dimension)], part.mean)
             inputs.append(i)
             cached.append(c.cached_fraction * i)
             outputs.append(np.maximum(o, 1.0))
@@ -173,8 +177,7 @@ class Workload:
         Source: renewal theory (inspection paradox).
         """
         s = self.request_sample(4096)
-        rng = np.random.default_rng(SEED + 1)
-        position = (rng.permutation(len(s.input)) + 0.5) / len(s.input)
+        position = (shuffled(len(s.input), 3) + 0.5) / len(s.input)
         context = s.input + position * s.output
         bias = s.weights * s.output
         order = np.argsort(context)
