@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def main() -> None:
     warning = clash()
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
+    gc.disable()  # a short life: collecting costs a twentieth of it
     try:
         from planner.cli.run import run
     except ImportError as error:

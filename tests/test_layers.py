@@ -56,5 +56,5 @@ def test_every_folder_has_a_floor() -> None:
 
 def test_modules_are_read_in_one_sitting() -> None:
     sizes = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in ROOT.rglob("*.py")}
-    assert {name: n for name, n in sizes.items() if n > 460} == {}
+    assert {name: n for name, n in sizes.items() if n > 400} == {}
     assert not [name for name in sizes if Path(name).stem in ("utils", "helpers", "manager", "common")]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from planner.documents import read_toml
 from planner.errors import InputError, nearest
-from planner.hardware import database_root
+from planner.hardware.acceptance import AcceptanceData
 
 Vector = npt.NDArray[np.float64]
 
@@ -70,144 +68,56 @@ class Acceptance:
     source: str
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One measured curve: acceptance length [tokens] at draft lengths [tokens]."""
+def expected_acceptance(
+    data: AcceptanceData,
+    method: str,
+    draft_tokens: Vector,
+    task: str,
+    *,
+    model: str = "",
+    temperature: float = 1.0,
+    user_curve: Sequence[float] = (),
+    user_length: float | None = None,
+) -> Acceptance:
+    """Acceptance length of ``method`` at ``draft_tokens`` (n,) [tokens] on a task, (n,) [tokens].
 
-    draft_tokens: tuple[float, ...]
-    lengths: tuple[float, ...]
-    kind: str
-    source: str
+    The user's own curve or length first; n-gram by task; learned drafters by model, else the
+    median, times the task's and temperature's factor on what exceeds one. Always within
+    [1, k+1]. InputError for an unknown method.
 
-    def at(self, k: Vector) -> Vector:
-        """Length at k, [tokens]: linear between points, flat beyond, never falling with k.
-
-        Source: the measurements; their small dips are noise of sampling.
-        """
-        x = np.concatenate([[0.0], self.draft_tokens])
-        y = np.maximum.accumulate(np.concatenate([[1.0], self.lengths]))
-        return np.interp(k, x, y)
-
-
-@dataclass(frozen=True)
-class AcceptanceData:
-    """Everything known about acceptance; built by :func:`load_acceptance`."""
-
-    learned: Mapping[tuple[str, str], Curve]
-    defaults: Mapping[str, Curve]
-    ngram: Mapping[str, Curve]
-    ngram_task: Mapping[str, str]
-    task_factor: Mapping[str, tuple[float, float, float]]
-    temperature_slope: float
-    interval: float
-    token_overhead_s: float
-    ngram_verify_share: float
-    draft_vocab: int
-
-    def family(self, model: str, method: str) -> Curve | None:
-        """The measured curve of this model's drafter, [tokens], or None. Source: the data files."""
-        name = _key(model)
-        for (known, kind), curve in self.learned.items():
-            if kind == method and (name.startswith(known) or known.startswith(name)):
-                return curve
-        return None
-
-    def has_head(self, model: str, method: str) -> bool:
-        """Whether a public drafter of this method was measured for this model."""
-        return self.family(model, method) is not None
-
-    def length(
-        self,
-        method: str,
-        draft_tokens: Vector,
-        task: str,
-        *,
-        model: str = "",
-        temperature: float = 1.0,
-        user_curve: Sequence[float] = (),
-        user_length: float | None = None,
-    ) -> Acceptance:
-        """Acceptance length of ``method`` at ``draft_tokens`` (n,) [tokens] on a task, (n,) [tokens].
-
-        The user's own curve or length first; n-gram by task; learned drafters by model, else the
-        median, times the task's and temperature's factor on what exceeds one. Always within
-        [1, k+1]. InputError for an unknown method.
-
-        Source: in the result; the factors are in ``hardware_db/acceptance``.
-        """
-        k = np.asarray(draft_tokens, dtype=float)
-        if user_curve:
-            lengths = np.array([positional_acceptance_length(user_curve[: int(x)]) for x in k])
-            return self._bounded(k, lengths, lengths, lengths, "measured", "the workload file")
-        if user_length is not None:
-            lengths = np.minimum(np.full_like(k, user_length), k + 1)
-            return self._bounded(k, lengths, lengths, lengths, "measured", "the workload file")
-        if method == "n-gram":
-            curve = self.ngram[self.ngram_task.get(task, task)]
-            middle = curve.at(k)
-            extra = (middle - 1) * self.interval
-            return self._bounded(k, middle, middle - extra, middle + extra, curve.kind, curve.source)
-        found = self.family(model, method) or self.defaults.get(method)
-        if found is None:
-            raise InputError(
-                f"no acceptance known for {method!r}", key="speculation.methods",
-                suggestion=nearest(method, [*self.defaults, "n-gram"]),
-            )  # fmt: skip
-        factor, low, high = self.task_factor[task]
-        # the curves are at temperature 1: colder sampling accepts more
-        warm = (1 - self.temperature_slope * min(temperature, 1.0)) / (1 - self.temperature_slope)
-        gain = (found.at(k) - 1) * warm
-        spread = self.interval
-        return self._bounded(
-            k, 1 + gain * factor, 1 + gain * min(low, factor * (1 - spread)),
-            1 + gain * max(high, factor * (1 + spread)), found.kind, found.source,
+    Source: in the result; the factors are in ``hardware_db/acceptance``.
+    """
+    k = np.asarray(draft_tokens, dtype=float)
+    if user_curve:
+        lengths = np.array([positional_acceptance_length(user_curve[: int(x)]) for x in k])
+        return _bounded(k, lengths, lengths, lengths, "measured", "the workload file")
+    if user_length is not None:
+        lengths = np.minimum(np.full_like(k, user_length), k + 1)
+        return _bounded(k, lengths, lengths, lengths, "measured", "the workload file")
+    if method == "n-gram":
+        curve = data.ngram[data.ngram_task.get(task, task)]
+        middle = curve.at(k)
+        extra = (middle - 1) * data.interval
+        return _bounded(k, middle, middle - extra, middle + extra, curve.kind, curve.source)
+    found = data.family(model, method) or data.defaults.get(method)
+    if found is None:
+        raise InputError(
+            f"no acceptance known for {method!r}", key="speculation.methods",
+            suggestion=nearest(method, [*data.defaults, "n-gram"]),
         )  # fmt: skip
-
-    @staticmethod
-    def _bounded(k: Vector, middle: Vector, low: Vector, high: Vector, kind: str, source: str) -> Acceptance:
-        return Acceptance(
-            np.clip(middle, 1.0, k + 1), np.clip(low, 1.0, k + 1), np.clip(high, 1.0, k + 1), kind, source
-        )
-
-
-def _key(model: str) -> str:
-    return model.lower().split("/")[-1].replace("-instruct", "")
-
-
-def _curve(entry: Mapping[str, Any]) -> Curve:
-    return Curve(
-        tuple(float(x) for x in entry["draft_tokens"]),
-        tuple(float(x) for x in entry["acceptance_length"]),
-        str(entry["kind"]),
-        str(entry["source"]),
-    )
+    factor, low, high = data.task_factor[task]
+    # the curves are at temperature 1: colder sampling accepts more
+    warm = (1 - data.temperature_slope * min(temperature, 1.0)) / (1 - data.temperature_slope)
+    gain = (found.at(k) - 1) * warm
+    spread = data.interval
+    return _bounded(
+        k, 1 + gain * factor, 1 + gain * min(low, factor * (1 - spread)),
+        1 + gain * max(high, factor * (1 + spread)), found.kind, found.source,
+    )  # fmt: skip
 
 
-@lru_cache(maxsize=1)
-def load_acceptance() -> AcceptanceData:
-    """The bundled acceptance data, [tokens] and [s]. Source: named in each entry of the files."""
-    root = database_root() / "acceptance"
-    learned_file, defaults = read_toml(root / "learned.toml").data, read_toml(root / "defaults.toml").data
-    learned: dict[tuple[str, str], Curve] = {}
-    for entry in learned_file["curve"]:
-        # the last of a model's curves (thinking on) stands for it
-        learned[_key(entry["model"]), entry["method"]] = _curve(entry)
-    factors = {
-        task: (v["value"], v["low"], v["high"]) for task, v in defaults["task_factor"].items() if isinstance(v, dict)
-    }
-    cost = defaults["draft_cost"]
-    return AcceptanceData(
-        learned,
-        {e["method"]: _curve(e) for e in defaults["default"]},
-        {e["task"]: _curve(e) for e in defaults["ngram"]},
-        defaults["ngram_task"],
-        factors,
-        float(defaults["temperature"]["slope"]),
-        float(defaults["interval"]["share"]),
-        float(cost["token_overhead_s"]),
-        float(cost["ngram_verify_share"]),
-        int(cost["draft_vocab"]),
-    )
+def _bounded(k: Vector, middle: Vector, low: Vector, high: Vector, kind: str, source: str) -> Acceptance:
+    return Acceptance(np.clip(middle, 1.0, k + 1), np.clip(low, 1.0, k + 1), np.clip(high, 1.0, k + 1), kind, source)
 
 
 def speculation_speedup(length: float, step_seconds: float, verify_and_draft_seconds: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +30,17 @@ class Combine(DenseMlp):
         yield Projection("combine", self.parts * hidden, hidden)
 
 
-def draft_model(target: Model, method: str, draft_vocab: int = 0) -> Model | None:
+def draft_model(
+    target: Model,
+    method: str,
+    draft_vocab: int = 0,
+    formats: Mapping[str, str] | None = None,
+) -> Model | None:
     """The drafter of ``method`` as a model of its own, or None when it has no weights.
 
     MTP is the target's own extra layer with a 2d-to-d projection and the shared head; EAGLE-3 one
     dense layer with a 3d-to-d projection and a head over ``draft_vocab`` [tokens]. n-gram and none
-    have no weights.
+    have no weights. ``formats``: weight formats the target runs in, its own by default.
 
     Source: DeepSeek-V3, arXiv 2412.19437, section 2.2 (MTP); EAGLE-3, arXiv 2503.01840.
     """
@@ -43,7 +48,7 @@ def draft_model(target: Model, method: str, draft_vocab: int = 0) -> Model | Non
         layers = (*target.draft_layers[:1], Layer(None, Combine(0, parts=2)))
         return Model(
             f"{target.name} MTP", "mtp", target.hidden, target.vocab, layers, True,
-            formats=target.formats,
+            formats=target.formats if formats is None else formats,
         )  # fmt: skip
     if method == "eagle3":
         heads = max(1, target.hidden // HEAD_DIM)

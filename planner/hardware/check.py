@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from planner.errors import InputError
+from planner.hardware.acceptance import load_acceptance
 from planner.hardware.accelerator import Accelerator
 from planner.hardware.database import Database
 
@@ -39,6 +40,8 @@ def check_database(database: Database) -> list[Problem]:
     try:
         chips = database.accelerators
         prices = database.prices.rows
+        # read too, so that a mistake in them is found here
+        _ = (database.engines, database.defaults, database.assumptions, load_acceptance())
     except InputError as error:
         return [Problem(error.file or "", error.key or "", str(error))]
     problems: list[Problem] = []

@@ -31,6 +31,12 @@ class Precision:
     weights: str
     kv: str
     formats: Mapping[str, str]
+    drafter_formats: tuple[str, ...] = ()  # a separate draft model's own
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Weight formats kernels are needed for, sorted names. Source: definition."""
+        return tuple(sorted({*self.formats.values(), *self.drafter_formats}))
 
     @property
     def label(self) -> str:

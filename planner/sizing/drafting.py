@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from planner.cost.acceptance import AcceptanceData
+from planner.cost.acceptance import expected_acceptance
 from planner.cost.speculation import Drafter, draft_model
 from planner.errors import InputError
+from planner.hardware.acceptance import AcceptanceData
 from planner.models.model import Model
+from planner.sizing.candidates import Precision
 from planner.sizing.operating import Option
 from planner.workload import Speculation
 
@@ -22,7 +24,7 @@ def drafting_options(
     model: Model,
     speculation: Speculation,
     data: AcceptanceData,
-    kv_format: str,
+    precision: Precision,
     *,
     drafting_model: Model | None = None,
 ) -> list[Option]:
@@ -43,7 +45,7 @@ def drafting_options(
         if not _available(method, bool(asked), model, data, drafting_model):
             continue
         for k in LENGTHS[method]:
-            options.append(_option(method, k, model, speculation, data, kv_format, drafting_model))
+            options.append(_option(method, k, model, speculation, data, precision, drafting_model))
     return options or [NONE]
 
 
@@ -71,10 +73,11 @@ def _option(
     model: Model,
     speculation: Speculation,
     data: AcceptanceData,
-    kv_format: str,
+    precision: Precision,
     drafting: Model | None,
 ) -> Option:
-    accepted = data.length(
+    accepted = expected_acceptance(
+        data,
         method,
         np.array([float(k)]),
         speculation.task,
@@ -83,8 +86,8 @@ def _option(
         user_curve=tuple(speculation.acceptance or ()),
         user_length=speculation.acceptance_length,
     )
-    small = drafting if method == "draft-model" else draft_model(model, method, data.draft_vocab)
-    drafter = Drafter(method, k, small, data.token_overhead_s if small else 0.0, data.ngram_verify_share, kv_format)
+    small = drafting if method == "draft-model" else draft_model(model, method, data.draft_vocab, precision.formats)
+    drafter = Drafter(method, k, small, data.token_overhead_s if small else 0.0, data.ngram_verify_share, precision.kv)
     return Option(
         drafter,
         float(accepted.length[0]),

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from planner.cost.layout import Layout
-from planner.cost.machine import machine
 from planner.cost.memory import CacheLayout, largest_context
-from planner.cost.step import StepModel
 from planner.documents import Document
-from planner.errors import InputError, nearest
-from planner.hardware import Accelerator, Assumptions, Database, Engine
-from planner.models import load_model
-from planner.models.formats import ALIASES, FORMATS, KV_FORMATS
-from planner.models.model import Model
+from planner.hardware import Database
 from planner.serving.latency import LatencyCurve, percentiles, prefill_wait
 from planner.serving.load import Load, load_from
-from planner.sizing.candidates import Precision, attention_heads, dominant_format, weight_formats
+from planner.sizing.configuration import (
+    EstimateRequest,
+    Setup,
+    check_question,
+    describe_configuration,
+    machine_of,
+    set_up,
+)
 from planner.sizing.drafting import NONE
 from planner.sizing.explain import bound_by, kv_tokens_that_fit, step_bytes, step_operators, step_seconds
 from planner.sizing.footprint import footprint
@@ -35,45 +34,9 @@ from planner.sizing.result import (
     Step,
     Throughput,
 )
-from planner.workload.workload import build_workload
+from planner.workload import build_workload
 
 ITERATIONS = 60
-
-
-@dataclass(frozen=True)
-class EstimateRequest:
-    """What ``planner estimate`` was asked; lengths in tokens, rate in requests per second."""
-
-    model: str
-    gpu: str
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
-    expert_parallel: int = 1
-    data_parallel: int = 1
-    weights: str = "native"
-    kv: str = "native"
-    engine: str = "generic"
-    batch: float | None = None
-    context: float | None = None
-    input_tokens: float | None = None
-    output_tokens: float | None = None
-    concurrency: float | None = None
-    rate: float | None = None
-    offline: bool = False
-    cached_tokens: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """Everything looked up for a request."""
-
-    model: Model
-    chip: Accelerator
-    engine: Engine
-    constants: Assumptions
-    precision: Precision
-    layout: Layout
-    step: StepModel
 
 
 def estimate(request: EstimateRequest, database: Database, models: Sequence[object] = ()) -> Estimate:
@@ -84,8 +47,8 @@ def estimate(request: EstimateRequest, database: Database, models: Sequence[obje
 
     Source: planner.cost for the step, planner.serving for the load.
     """
-    bare, served = _question(request)
-    setup = _setup(request, database, models)
+    bare, served = check_question(request)
+    setup = set_up(request, database, models)
     hold = footprint(setup.step, setup.chip, setup.engine, setup.layout)
     context = request.context or (request.input_tokens or 0.0) + (request.output_tokens or 0.0) / 2
     memory = _memory(setup, hold, max(context, 1.0), request)
@@ -99,127 +62,21 @@ def estimate(request: EstimateRequest, database: Database, models: Sequence[obje
     assumptions = _assumptions(setup)
     if bare:
         return Estimate(
-            configuration=_configuration(request, setup), step=_bare(request, setup), memory=memory,
+            configuration=describe_configuration(request, setup), step=_bare(request, setup), memory=memory,
             fits=fits, assumptions=assumptions, warnings=tuple(warnings),
         )  # fmt: skip
     latency, throughput, batch, said = _serve(request, setup, hold.kv_room, served)
     return Estimate(
-        configuration=_configuration(request, setup), latency=latency, throughput=throughput,
+        configuration=describe_configuration(request, setup), latency=latency, throughput=throughput,
         memory=memory, mean_batch=batch, fits=fits, assumptions=assumptions,
         warnings=(*warnings, *said),
     )  # fmt: skip
 
 
-def _question(request: EstimateRequest) -> tuple[bool, str]:
-    bare = request.batch is not None or request.context is not None
-    loads = [n for n in ("concurrency", "rate") if getattr(request, n) is not None]
-    loads += ["offline"] if request.offline else []
-    if bare:
-        if request.batch is None or request.context is None:
-            raise InputError("a bare step needs both --batch and --context")
-        if loads or request.input_tokens is not None or request.output_tokens is not None:
-            raise InputError(
-                "--batch and --context ask for a bare step",
-                expected="no --input-tokens, --output-tokens, --concurrency, --rate or --offline",
-            )
-        _positive(request, ("batch", "context"))
-        return True, ""
-    if request.input_tokens is None or request.output_tokens is None:
-        raise InputError("nothing to estimate", expected="--batch and --context, or --input-tokens and --output-tokens")
-    if len(loads) != 1:
-        given = "none" if not loads else " and ".join("--" + n for n in loads)
-        raise InputError(f"one load is needed, {given} given", expected="one of --concurrency, --rate, --offline")
-    _positive(request, ("input_tokens", "output_tokens", "concurrency", "rate"))
-    if request.cached_tokens < 0 or request.cached_tokens >= request.input_tokens:
-        raise InputError("--cached-tokens is not below --input-tokens")
-    return False, loads[0]
-
-
-def _positive(request: EstimateRequest, names: tuple[str, ...]) -> None:
-    for name in names:
-        value = getattr(request, name)
-        if value is not None and not 0 < value < 1e12:
-            raise InputError(f"--{name.replace('_', '-')} is {value:g}", expected="more than zero")
-
-
-def _format(name: str, known: Sequence[str], option: str) -> str:
-    folded = ALIASES.get(name.lower(), name.lower())
-    if folded not in known:
-        raise InputError(
-            f"{option} {name!r} is not known", expected="native or one of " + ", ".join(known),
-            suggestion=nearest(name.lower(), [*known, "native"]),
-        )  # fmt: skip
-    return folded
-
-
-def _setup(request: EstimateRequest, database: Database, models: Sequence[object]) -> _Setup:
-    model = load_model(request.model, overlays=models)
-    chip = database.accelerator(request.gpu)
-    if not chip.plannable:
-        raise InputError(f"{chip.name} cannot be planned: no {chip.missing} known")
-    engine = database.engine(request.engine)
-    weights = request.weights
-    if weights != "native":
-        weights = _format(weights, tuple(FORMATS), "--weights")
-    kv = model.kv_format if request.kv == "native" else _format(request.kv, KV_FORMATS, "--kv")
-    formats = weight_formats(model, weights)
-    constants = database.assumptions
-    layout = _layout(request, model, constants)
-    precision = Precision(dominant_format(model, formats), kv, formats)
-    step = StepModel(model, formats, kv, constants.draft_independence)
-    return _Setup(model, chip, engine, constants, precision, layout, step)
-
-
-def _layout(request: EstimateRequest, model: Model, constants: Assumptions) -> Layout:
-    t, p = request.tensor_parallel, request.pipeline_parallel
-    d, e = request.data_parallel, request.expert_parallel
-    for name, value in (("tensor", t), ("pipeline", p), ("data", d), ("expert", e)):
-        if value < 1:
-            raise InputError(f"--{name}-parallel is {value}", expected="1 or more")
-    heads = attention_heads(model)
-    if heads % t:
-        raise InputError(f"--tensor-parallel {t} does not divide the {heads} attention heads of {model.name}")
-    if p > model.num_layers:
-        raise InputError(f"--pipeline-parallel {p} exceeds the {model.num_layers} layers of {model.name}")
-    if e > 1 and not model.is_moe:
-        raise InputError(f"--expert-parallel {e}: {model.name} has no experts", expected="1")
-    if e > 1 and (t * d) % e:
-        raise InputError(f"--expert-parallel {e} does not divide the {t * d} accelerators of a stage")
-    return Layout(t, p, d, e, constants.expert_imbalance, constants.attention_skew)
-
-
-def _configuration(request: EstimateRequest, setup: _Setup) -> dict[str, Any]:
-    return {
-        "model": setup.model.name,
-        "accelerator": setup.chip.name,
-        "gpus": int(setup.layout.devices),
-        "tensor_parallel": request.tensor_parallel,
-        "pipeline_parallel": request.pipeline_parallel,
-        "expert_parallel": request.expert_parallel,
-        "data_parallel": request.data_parallel,
-        "engine": setup.engine.name,
-        "weight_dtype": setup.precision.weights,
-        "kv_dtype": setup.precision.kv,
-        **{
-            name: getattr(request, name)
-            for name in ("batch", "context", "input_tokens", "output_tokens", "concurrency", "rate")
-            if getattr(request, name) is not None
-        },
-        **({"offline": True} if request.offline else {}),
-    }
-
-
-def _machine(setup: _Setup) -> Any:
-    return machine(
-        setup.chip, setup.engine, tuple(set(setup.precision.formats.values())), setup.precision.kv,
-        int(setup.layout.tensor), int(setup.layout.stage_devices),
-    )  # fmt: skip
-
-
-def _bare(request: EstimateRequest, setup: _Setup) -> Step:
+def _bare(request: EstimateRequest, setup: Setup) -> Step:
     assert request.batch is not None and request.context is not None
     stages = float(setup.layout.pipeline)
-    cost = setup.step.decode(_machine(setup), setup.layout, request.batch, [request.context])
+    cost = setup.step.decode(machine_of(setup), setup.layout, request.batch, [request.context])
     seconds = step_seconds(cost)
     total = float(np.asarray(cost.seconds).squeeze())
     moved = step_bytes(cost, stages)
@@ -238,7 +95,7 @@ def _bare(request: EstimateRequest, setup: _Setup) -> Step:
     )
 
 
-def _memory(setup: _Setup, hold: Any, context: float, request: EstimateRequest) -> Memory:
+def _memory(setup: Setup, hold: Any, context: float, request: EstimateRequest) -> Memory:
     cache = CacheLayout(setup.model.layers, setup.precision.kv, setup.engine.hybrid_kv_manager)
     layout = setup.layout
     each = float(np.asarray(cache.allocated(context, layout)))
@@ -283,11 +140,11 @@ def _load(request: EstimateRequest) -> Load:
 
 
 def _serve(
-    request: EstimateRequest, setup: _Setup, room: float, kind: str
+    request: EstimateRequest, setup: Setup, room: float, kind: str
 ) -> tuple[Latency | None, Throughput | None, float | None, list[str]]:
     load = _load(request)
     slots = setup.engine.max_num_seqs(setup.chip.memory_bytes) * int(setup.layout.data)
-    seat = Seat(setup.chip, setup.layout, setup.precision, _machine(setup), None, room, slots)
+    seat = Seat(setup.chip, setup.layout, setup.precision, machine_of(setup), None, room, slots)
     budget = float(setup.engine.max_batched_tokens(setup.chip.memory_bytes))
     rows = price_group(setup.step, [seat], [NONE], load, setup.engine.hybrid_kv_manager, budget)
     if float(rows.slots[0, 0]) < 1:
@@ -310,7 +167,7 @@ def _serve(
 
 
 def _closed(
-    replica: ReplicaModel, setup: _Setup, load: Load, concurrency: float, stable: float
+    replica: ReplicaModel, setup: Setup, load: Load, concurrency: float, stable: float
 ) -> tuple[Latency, Throughput, float, list[str]]:
     """A fixed number of requests in flight: response times by mean-value iteration."""
     rows = replica.rows
@@ -346,7 +203,7 @@ def _latency(ttft: LatencyCurve, tpot: LatencyCurve, e2e: LatencyCurve) -> Laten
     return Latency(ttft_s=of(ttft), time_per_output_token_s=of(tpot), e2e_s=of(e2e))
 
 
-def _throughput(setup: _Setup, load: Load, rate: float, most: float) -> Throughput:
+def _throughput(setup: Setup, load: Load, rate: float, most: float) -> Throughput:
     tokens = rate * load.mean_output
     return Throughput(
         requests_per_second=rate,
@@ -356,7 +213,7 @@ def _throughput(setup: _Setup, load: Load, rate: float, most: float) -> Throughp
     )
 
 
-def _assumptions(setup: _Setup) -> tuple[Assumption, ...]:
+def _assumptions(setup: Setup) -> tuple[Assumption, ...]:
     e = setup.chip.efficiency("matmul", setup.precision.weights, setup.engine.name)
     residual = f", residual {e.residual:.0%}" if e.residual is not None else ""
     return (
@@ -367,3 +224,6 @@ def _assumptions(setup: _Setup) -> tuple[Assumption, ...]:
             origin="database",
         ),
     )
+
+
+__all__ = ["EstimateRequest", "estimate"]

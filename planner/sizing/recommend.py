@@ -160,8 +160,10 @@ def _warnings(found: Search, plan: Plan | None) -> tuple[str, ...]:
             said.append("bursty arrivals: time to first token is indicative only")
         if plan.cost.price_source == "no price":
             said.append(f"no price known for {plan.accelerator}: name one with --price")
-    unexplained = found.model.notes
-    said.extend(unexplained)
+    longest, limit = float(found.load.contexts.max()), found.model.max_context
+    if limit and longest > limit:
+        said.append(f"contexts reach {longest:.0f} tokens, {found.model.name} is made for {limit}: set context.max")
+    said.extend(found.model.notes)
     return tuple(said)
 
 

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from planner.cost.acceptance import load_acceptance
-from planner.cost.layout import Layout
-from planner.cost.machine import machine
-from planner.cost.memory import CacheLayout
 from planner.cost.step import StepModel
-from planner.hardware import Accelerator, Assumptions, Database, Engine, Price
+from planner.hardware import Assumptions, Database, Engine
+from planner.hardware.acceptance import load_acceptance
 from planner.models import load_model
 from planner.models.model import Model
 from planner.serving.fanout import expected_maximum
 from planner.serving.load import Load, load_from
 from planner.serving.queueing import spare_replicas
-from planner.sizing.candidates import Precision, layouts, precisions
+from planner.sizing.candidates import precisions
 from planner.sizing.drafting import drafting_options
-from planner.sizing.footprint import Footprint, footprint
 from planner.sizing.operating import Rows, Seat, join, price_group
 from planner.sizing.replica import ReplicaModel, Served
 from planner.sizing.screening import Screened, screen
+from planner.sizing.seats import allowed_chips, price_of, seats_on
 from planner.workload import Workload
 
 #: rows looked at exactly: the best overall, and the best of every accelerator
@@ -100,22 +96,25 @@ def search(
     constants = database.assumptions
     load = load_from(workload)
     rejected: dict[str, str] = {}
-    chips = _chips(workload, database, gpus, rejected)
+    chips = allowed_chips(workload, database, gpus, rejected)
     data = load_acceptance()
     groups: list[Rows] = []
     for precision in precisions(model, workload.precision.weights, workload.precision.kv):
+        if drafting_model:
+            own = tuple(drafting_model.formats.values())
+            precision = replace(precision, drafter_formats=own)
         step = StepModel(model, precision.formats, precision.kv, constants.draft_independence)
         seats: list[Seat] = []
         weights: dict[tuple[int, ...], float] = {}  # by layout: the chip doesn't matter
         for chip in chips:
-            price = _price(database, chip, workload, price_overrides)
+            price = price_of(database, chip, workload, price_overrides)
             if price is None and workload.objective.minimise == "cost":
                 rejected.setdefault(chip.name, f"no {workload.hardware.price_term} price known: name one with --price")
                 continue
-            seats += _seats(step, precision, chip, price, workload, engine, constants, load, weights, rejected)
+            seats += seats_on(step, precision, chip, price, workload, engine, constants, load, weights, rejected)
         if not seats:
             continue
-        options = drafting_options(model, workload.speculation, data, precision.kv, drafting_model=drafting_model)
+        options = drafting_options(model, workload.speculation, data, precision, drafting_model=drafting_model)
         budget = float(workload.engine.max_batched_tokens or engine.max_batched_tokens(80e9))
         groups.append(price_group(step, seats, options, load, engine.hybrid_kv_manager, budget))
     if not groups:
@@ -153,112 +152,6 @@ def _miss(screened: Screened, at: int) -> str:
     if ratio <= 1.0:
         return "close to a limit, and no rate keeps every one exactly"
     return f"{screened.constraint[at]} misses its limit {ratio:.3g}-fold at best"
-
-
-def _chips(
-    workload: Workload, database: Database, gpus: Sequence[str] | None, rejected: dict[str, str]
-) -> list[Accelerator]:
-    allow = list(gpus or workload.hardware.allow)
-    deny = {database.accelerator(name).name for name in workload.hardware.deny}
-    if allow:
-        chips = list({c.name: c for c in (database.accelerator(n) for n in allow)}.values())
-    else:
-        chips = [c for c in database.accelerators.values() if c.status != "announced"]
-    kept = []
-    for chip in chips:
-        if chip.name in deny:
-            rejected[chip.name] = "denied by the workload"
-        elif not chip.plannable:
-            rejected[chip.name] = f"facts missing: {chip.missing}"
-        else:
-            kept.append(chip)
-    return kept
-
-
-def _price(
-    database: Database,
-    chip: Accelerator,
-    workload: Workload,
-    overrides: Mapping[str, float] | None,
-) -> Price | None:
-    prices = {**workload.hardware.prices, **(overrides or {})}
-    named = {database.accelerator(name).name: usd for name, usd in prices.items()}
-    return database.price(
-        chip.name,
-        override=named.get(chip.name),
-        providers=workload.hardware.providers,
-        term=workload.hardware.price_term,
-    )
-
-
-def _seats(
-    step: StepModel,
-    precision: Precision,
-    chip: Accelerator,
-    price: Price | None,
-    workload: Workload,
-    engine: Engine,
-    constants: Assumptions,
-    load: Load,
-    weights: dict[tuple[int, ...], float],
-    rejected: dict[str, str],
-) -> list[Seat]:
-    choice = workload.parallelism
-    fixed = workload.hardware.gpus_per_replica
-    most = workload.hardware.max_gpus or 10**9
-    found: list[Seat] = []
-    smallest_gap = math.inf
-    shapes = layouts(
-        step.model, chip, constants, tensor=choice.tensor, pipeline=choice.pipeline,
-        data=choice.data, expert=choice.expert,
-    )  # fmt: skip
-    longest = float(np.max(load.contexts))
-    # a pipeline is only worth its latency where no single stage holds the model
-    single_fits = False
-    for layout in sorted(shapes, key=lambda x: int(x.pipeline)):
-        devices = int(layout.devices)
-        if (fixed and devices != fixed) or devices > most or (layout.pipeline > 1 and single_fits):
-            continue
-        key = (int(layout.tensor), int(layout.pipeline), int(layout.data), int(layout.expert))
-        hold = footprint(step, chip, engine, layout, workload.engine.memory_fraction, weights.get(key))
-        weights[key] = hold.weights
-        room = hold.kv_room
-        cache = CacheLayout(step.model.layers, step.kv_format, engine.hybrid_kv_manager)
-        one = float(np.asarray(cache.allocated(longest, layout) + cache.state(layout)))
-        if room < one:
-            smallest_gap = min(smallest_gap, hold.needed(one))
-            continue
-        single_fits = single_fits or layout.pipeline == 1
-        found.append(_seat(step, precision, chip, price, layout, hold, engine, workload))
-    if not found:
-        rejected.setdefault(
-            chip.name,
-            f"does not fit: {smallest_gap / 1e9:.0f} GB needed on each accelerator, "
-            f"{chip.memory_bytes / 1e9:.0f} GB there"
-            if math.isfinite(smallest_gap)
-            else "no layout of this model is allowed on it",
-        )
-    else:
-        rejected.pop(chip.name, None)
-    return found
-
-
-def _seat(
-    step: StepModel,
-    precision: Precision,
-    chip: Accelerator,
-    price: Price | None,
-    layout: Layout,
-    hold: Footprint,
-    engine: Engine,
-    workload: Workload,
-) -> Seat:
-    priced = machine(
-        chip, engine, tuple(set(precision.formats.values())), precision.kv,
-        int(layout.tensor), int(layout.stage_devices),
-    )  # fmt: skip
-    slots = workload.engine.max_num_seqs or engine.max_num_seqs(chip.memory_bytes)
-    return Seat(chip, layout, precision, priced, price, hold.kv_room, int(slots * int(layout.data)))
 
 
 def _worth_refining(rows: Rows, screened: Screened, workload: Workload, load: Load) -> list[int]:

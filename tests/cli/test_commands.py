@@ -236,12 +236,12 @@ def test_clash_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bugs_are_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import planner.cli.app as app
+    import planner.cli.facts as facts
 
     def broken(*_: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(app, "_database", broken)
+    monkeypatch.setattr(facts, "database_with", broken)
     monkeypatch.delenv("PLANNER_DEBUG", raising=False)
     code, _, err = run("list", "gpus")
     assert code == 1

@@ -10,7 +10,7 @@ from conftest import H100, H200, reference_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.cost.acceptance import acceptance_length, load_acceptance, positional_acceptance_length
+from planner.cost.acceptance import acceptance_length, expected_acceptance, positional_acceptance_length
 from planner.cost.attention import attention_cost
 from planner.cost.experts import distinct_experts
 from planner.cost.layout import Layout
@@ -19,6 +19,7 @@ from planner.cost.memory import CacheLayout, weight_bytes_per_device
 from planner.cost.roofline import roofline
 from planner.cost.shared_prefix import group_tokens
 from planner.cost.step import StepModel
+from planner.hardware.acceptance import load_acceptance
 from planner.models import load_model
 from planner.models.layers import (
     BlockSparseAttention,
@@ -144,7 +145,7 @@ def test_acceptance_length_is_bounded(alpha: float, k: int) -> None:
 )
 def test_acceptance_data_is_bounded_and_grows(method: str, task: str) -> None:
     k = np.arange(0.0, 12.0)
-    found = load_acceptance().length(method, k, task)
+    found = expected_acceptance(load_acceptance(), method, k, task)
     assert np.all(found.length >= 1)
     assert np.all(found.length <= k + 1)
     assert np.all(np.diff(found.length) >= 0)

@@ -1,0 +1,179 @@
+"""Commands about facts: list, show, init, schema, check-db."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from planner.cli.base import app, database_with
+from planner.cli.options import (
+    DatabaseOption,
+    FormatOption,
+    GpusOption,
+    ModelsOption,
+    OutputOption,
+    PricesOption,
+    names,
+)
+from planner.errors import InputError, nearest
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="gpus, models or prices.")],
+    gpus: GpusOption = None,
+    hardware_db: DatabaseOption = None,
+    prices: PricesOption = None,
+    models: ModelsOption = None,
+    format_: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """List accelerators, models or prices."""
+    from dataclasses import asdict
+
+    from planner.cli.output import emit
+    from planner.report import listing
+
+    kinds = ("gpus", "models", "prices")
+    if what not in kinds:
+        raise InputError(f"cannot list {what!r}", expected="gpus, models or prices", suggestion=nearest(what, kinds))
+    rows: list[Any]
+    blocks: Callable[[Sequence[Any]], Sequence[Any]]
+    if what == "models":
+        from planner.models import list_models
+
+        rows = list(list_models(models or ()))
+        blocks = listing.models_blocks
+    elif what == "prices":
+        database = database_with(hardware_db, prices)
+        wanted = [database.accelerator(n).name for n in names(gpus) or database.accelerators]
+        rows = [p for name in wanted for p in database.prices.of(name)]
+        blocks = listing.prices_blocks
+    else:
+        from planner.sizing import datasheet
+
+        sheet = datasheet(database_with(hardware_db, prices), names(gpus))
+        emit(
+            format_, output, data=list(sheet), blocks=lambda: listing.datasheet_blocks(sheet),
+            records=lambda: [r.model_dump() for r in sheet],
+        )  # fmt: skip
+        return
+    records = [asdict(r) for r in rows]
+    emit(format_, output, data=records, blocks=lambda: blocks(rows), records=lambda: records)
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="gpu or model.")],
+    name: Annotated[str, typer.Argument(help="Its name.")],
+    hardware_db: DatabaseOption = None,
+    models: ModelsOption = None,
+    format_: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Show one accelerator or model with every fact and its source."""
+    from planner.cli.output import emit
+    from planner.report import listing
+    from planner.sizing.facts import accelerator_facts, model_facts
+
+    if what not in ("gpu", "model"):
+        raise InputError(f"cannot show {what!r}", expected="gpu or model", suggestion=nearest(what, ("gpu", "model")))
+    if what == "gpu":
+        database = database_with(hardware_db)
+        chip = database.accelerator(name)
+        facts = accelerator_facts(chip)
+        offered = database.prices.of(chip.name)
+        emit(
+            format_, output, data=facts, blocks=lambda: listing.accelerator_blocks(chip, offered),
+            records=lambda: [{"fact": k, **v} for k, v in facts["facts"].items()],
+        )  # fmt: skip
+        return
+    from planner.models import load_model
+
+    model = load_model(name, models or ())
+    facts = model_facts(model)
+    emit(
+        format_,
+        output,
+        data=facts,
+        blocks=lambda: listing.model_blocks(model, facts),
+        records=lambda: [facts],
+    )
+
+
+@app.command()
+def init(
+    kind: Annotated[str, typer.Argument(help="chat, rag, coding-agent, reasoning or batch.")] = "chat",
+    output: OutputOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.", show_default=False)] = False,
+) -> None:
+    """Write a commented workload file to start from."""
+    from planner.cli.output import write
+    from planner.workload.examples import KINDS, example_text
+
+    if kind not in KINDS:
+        raise InputError(
+            f"no template {kind!r}", expected="one of " + ", ".join(KINDS), suggestion=nearest(kind, KINDS)
+        )
+    if output is not None and output.exists() and not force:
+        raise InputError("exists already", file=str(output), expected="--force to replace it")
+    write(example_text(kind), output)
+
+
+@app.command()
+def schema(
+    what: Annotated[str, typer.Argument(help="workload or result.")] = "workload",
+    output: OutputOption = None,
+) -> None:
+    """Print the JSON Schema of a workload file or of a recommendation."""
+    from planner.cli.output import to_json, write
+
+    if what == "workload":
+        from planner.workload.schema import WorkloadFile as Kind
+    elif what == "result":
+        from planner.sizing.result import Recommendation as Kind  # type: ignore[assignment]
+    else:
+        raise InputError(
+            f"no schema of {what!r}",
+            expected="workload or result",
+            suggestion=nearest(what, ("workload", "result")),
+        )
+    write(to_json(Kind.model_json_schema()), output)
+
+
+@app.command("check-db")
+def check_db(
+    hardware_db: DatabaseOption = None,
+    prices: PricesOption = None,
+    models: ModelsOption = None,
+    format_: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Check the hardware database, prices and models: schema, sources, plausibility."""
+    from dataclasses import asdict
+
+    from planner.cli.output import emit
+    from planner.hardware.check import check_database
+    from planner.models import check_catalogue
+    from planner.report.blocks import Text, sheet
+
+    database = database_with(hardware_db, prices)
+    problems = [asdict(p) for p in check_database(database)]
+    problems += [
+        {"file": "models", "key": "", "message": text, "severity": "error"} for text in check_catalogue(models or ())
+    ]
+    columns = ("File", "Key", "Problem", "Severity")
+    counts = f"{len(database.accelerators)} accelerators, {len(database.prices.rows)} prices"
+    emit(
+        format_, output, data={"problems": problems, "accelerators": len(database.accelerators),
+                               "prices": len(database.prices.rows)},
+        blocks=lambda: [
+            Text(f"{counts}: " + ("no problem found" if not problems else f"{len(problems)} problems")),
+            *([sheet(columns, [tuple(p.values()) for p in problems])] if problems else []),
+        ],
+        records=lambda: problems,
+    )  # fmt: skip
+    if any(p["severity"] == "error" for p in problems):
+        raise typer.Exit(2)

@@ -1,0 +1,196 @@
+"""Commands that plan: recommend, compare, estimate. Thin: read options, call the layer that knows."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from planner.cli.base import LIMIT_CROSSED, Progress, app, compare_app, database_with, prices_with
+from planner.cli.options import (
+    DatabaseOption,
+    FormatOption,
+    GpusOption,
+    ModelsOption,
+    OutputOption,
+    PriceOption,
+    PricesOption,
+    QuietOption,
+    SetOption,
+    TopOption,
+    VerboseOption,
+    names,
+)
+from planner.errors import InputError, NoPlanError
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def recommend(
+    workload: Annotated[str, typer.Argument(help="Workload file, or - for standard input.")],
+    set_: SetOption = None,
+    gpus: GpusOption = None,
+    top: TopOption = 5,
+    price: PriceOption = None,
+    hardware_db: DatabaseOption = None,
+    prices: PricesOption = None,
+    models: ModelsOption = None,
+    format_: FormatOption = None,
+    output: OutputOption = None,
+    fail_over_budget: Annotated[
+        float | None,
+        typer.Option(help="Exit 4 when the plan costs more than this per hour.", show_default=False),
+    ] = None,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Recommend a fleet for a workload: accelerator, count, layout, batch, speculation, cost, why."""
+    from planner.cli.output import choose_format, emit
+    from planner.report.recommendation import recommendation_blocks
+    from planner.sizing import recommend as size
+    from planner.workload import load_workload
+
+    choose_format(format_, output)
+    started = time.perf_counter()
+    asked = load_workload(workload, set_ or ())
+    database = database_with(hardware_db, prices)
+    statistics: dict[str, float] = {}
+    with Progress(quiet):
+        result = size(
+            asked, database, gpus=names(gpus), top=top, price_overrides=prices_with(price, database),
+            models=models or (), statistics=statistics,
+        )  # fmt: skip
+    seconds = time.perf_counter() - started
+    if verbose:
+        points = statistics.get("points", 0)
+        typer.echo(
+            f"{points:.0f} operating points priced in {seconds:.2f} s ({points / seconds:.0f} per second)",
+            err=True,
+        )
+    emit(
+        format_, output, data=result, blocks=lambda: recommendation_blocks(result),
+        records=lambda: _plan_records(result),
+    )  # fmt: skip
+    if result.plan is None:
+        miss = result.nearest_miss.statement if result.nearest_miss else "nothing was left to try"
+        raise NoPlanError(f"no feasible plan: {miss}")
+    if fail_over_budget is not None and result.plan.cost.usd_per_hour > fail_over_budget:
+        typer.echo(
+            f"over budget: ${result.plan.cost.usd_per_hour:.2f} per hour, ${fail_over_budget:.2f} allowed",
+            err=True,
+        )
+        raise typer.Exit(LIMIT_CROSSED)
+
+
+def _plan_records(result: Any) -> list[dict[str, Any]]:
+    plans = [("recommended", "", result.plan)] if result.plan is not None else []
+    plans += [("alternative" if a.feasible else "infeasible", a.reason, a.plan) for a in result.alternatives]
+    rows = []
+    for (role, reason, plan), name in zip(
+        plans,
+        ([result.plan.accelerator] if result.plan is not None else []) + [a.accelerator for a in result.alternatives],
+        strict=True,
+    ):
+        record = {"role": role, "accelerator": name, "reason": reason}
+        if plan is not None:
+            record |= plan.model_dump(mode="json", exclude={"speculation": {"considered"}})
+        rows.append(record)
+    return rows
+
+
+@compare_app.command("gpus")
+def compare_gpus(
+    workload: Annotated[
+        str | None,
+        typer.Option("--workload", "-w", help="Best plan per accelerator for this workload.", show_default=False),
+    ] = None,
+    set_: SetOption = None,
+    gpus: GpusOption = None,
+    price: PriceOption = None,
+    hardware_db: DatabaseOption = None,
+    prices: PricesOption = None,
+    models: ModelsOption = None,
+    format_: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Compare accelerators: datasheets side by side, or the best plan on each for a workload."""
+    from planner.cli.output import emit
+    from planner.sizing import compare_on_workload, datasheet
+
+    database = database_with(hardware_db, prices)
+    overrides = prices_with(price, database)
+    if workload is None:
+        from planner.report.listing import datasheet_blocks
+
+        if set_:
+            raise InputError("--set changes a workload", expected="--workload beside it")
+        rows = datasheet(database, names(gpus), overrides)
+        emit(
+            format_, output, data={"schema_version": "1.0", "accelerators": rows},
+            blocks=lambda: datasheet_blocks(rows), records=lambda: [r.model_dump() for r in rows],
+        )  # fmt: skip
+        return
+    from planner.report.recommendation import alternative_blocks
+    from planner.workload import load_workload
+
+    asked = load_workload(workload, set_ or ())
+    found = compare_on_workload(asked, database, gpus=names(gpus), price_overrides=overrides, models=models or ())
+    emit(
+        format_, output,
+        data={"schema_version": "1.0", "workload": asked.resolved, "accelerators": found},
+        blocks=lambda: alternative_blocks(found, None),
+        records=lambda: [
+            {"accelerator": a.accelerator, "feasible": a.feasible, "reason": a.reason,
+             **(a.plan.model_dump(exclude={"speculation": {"considered"}}) if a.plan else {})}
+            for a in found
+        ],
+    )  # fmt: skip
+    if not any(a.feasible for a in found):
+        raise NoPlanError("no feasible plan on any accelerator")
+
+
+@app.command()
+def estimate(
+    model: Annotated[str, typer.Option("--model", "-m", help="Model name, id or config.json.")],
+    gpu: Annotated[str, typer.Option("--gpu", "-g", help="Accelerator.")],
+    tensor_parallel: Annotated[int, typer.Option("--tensor-parallel", "--tp", help="Tensor parallelism.")] = 1,
+    pipeline_parallel: Annotated[int, typer.Option("--pipeline-parallel", "--pp", help="Pipeline parallelism.")] = 1,
+    expert_parallel: Annotated[int, typer.Option("--expert-parallel", "--ep", help="Expert parallelism.")] = 1,
+    data_parallel: Annotated[int, typer.Option("--data-parallel", "--dp", help="Attention data parallelism.")] = 1,
+    weights: Annotated[str, typer.Option(help="Weight format, or native.")] = "native",
+    kv: Annotated[str, typer.Option(help="KV format, or native.")] = "native",
+    engine: Annotated[str, typer.Option(help="vllm, sglang, trtllm or generic.")] = "generic",
+    batch: Annotated[float | None, typer.Option(help="Sequences of one bare decode step.", show_default=False)] = None,
+    context: Annotated[float | None, typer.Option(help="Context of each, tokens.", show_default=False)] = None,
+    input_tokens: Annotated[float | None, typer.Option(help="Input tokens of a request.", show_default=False)] = None,
+    output_tokens: Annotated[float | None, typer.Option(help="Output tokens of a request.", show_default=False)] = None,
+    cached_tokens: Annotated[float, typer.Option(help="Input tokens already cached.")] = 0.0,
+    concurrency: Annotated[float | None, typer.Option(help="Requests in flight.", show_default=False)] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second.", show_default=False)] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Everything queued at once.", show_default=False)] = False,
+    hardware_db: DatabaseOption = None,
+    models: ModelsOption = None,
+    format_: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Estimate one fixed configuration: a bare decode step, or a served load."""
+    from planner.cli.output import emit
+    from planner.report.listing import estimate_blocks
+    from planner.sizing import EstimateRequest
+    from planner.sizing import estimate as price_one
+
+    request = EstimateRequest(
+        model, gpu, tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, weights, kv,
+        engine, batch, context, input_tokens, output_tokens, concurrency, rate, offline, cached_tokens,
+    )  # fmt: skip
+    result = price_one(request, database_with(hardware_db), models or ())
+    emit(
+        format_, output, data=result.model_dump(mode="json", exclude_none=True),
+        blocks=lambda: estimate_blocks(result),
+        records=lambda: [result.model_dump(mode="json", exclude_none=True, exclude={"assumptions"})],
+    )  # fmt: skip
+    if not result.fits:
+        raise NoPlanError(result.warnings[0] if result.warnings else "does not fit")

@@ -1,0 +1,103 @@
+"""Acceptance of draft tokens as data: measured curves by model and task, and what drafting costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.documents import read_toml
+from planner.hardware.database import database_root
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One measured curve: acceptance length [tokens] at draft lengths [tokens]."""
+
+    draft_tokens: tuple[float, ...]
+    lengths: tuple[float, ...]
+    kind: str
+    source: str
+
+    def at(self, k: Vector) -> Vector:
+        """Length at k, [tokens]: linear between points, flat beyond, never falling with k.
+
+        Source: the measurements; their small dips are noise of sampling.
+        """
+        x = np.concatenate([[0.0], self.draft_tokens])
+        y = np.maximum.accumulate(np.concatenate([[1.0], self.lengths]))
+        return np.interp(k, x, y)
+
+
+@dataclass(frozen=True)
+class AcceptanceData:
+    """Everything known about acceptance; see :func:`load_acceptance`."""
+
+    learned: Mapping[tuple[str, str], Curve]
+    defaults: Mapping[str, Curve]
+    ngram: Mapping[str, Curve]
+    ngram_task: Mapping[str, str]
+    task_factor: Mapping[str, tuple[float, float, float]]
+    temperature_slope: float
+    interval: float
+    token_overhead_s: float
+    ngram_verify_share: float
+    draft_vocab: int
+
+    def family(self, model: str, method: str) -> Curve | None:
+        """The measured curve of this model's drafter, [tokens], or None. Source: the data files."""
+        name = _key(model)
+        for (known, kind), curve in self.learned.items():
+            if kind == method and (name.startswith(known) or known.startswith(name)):
+                return curve
+        return None
+
+    def has_head(self, model: str, method: str) -> bool:
+        """Whether a public drafter of this method was measured for this model."""
+        return self.family(model, method) is not None
+
+
+def _curve(entry: Mapping[str, Any]) -> Curve:
+    return Curve(
+        tuple(float(x) for x in entry["draft_tokens"]),
+        tuple(float(x) for x in entry["acceptance_length"]),
+        str(entry["kind"]),
+        str(entry["source"]),
+    )
+
+
+@lru_cache(maxsize=1)
+def load_acceptance() -> AcceptanceData:
+    """The bundled acceptance data, [tokens] and [s]. Source: named in each entry of the files."""
+    root = database_root() / "acceptance"
+    learned_file, defaults = read_toml(root / "learned.toml").data, read_toml(root / "defaults.toml").data
+    learned: dict[tuple[str, str], Curve] = {}
+    for entry in learned_file["curve"]:
+        # the last of a model's curves (thinking on) stands for it
+        learned[_key(entry["model"]), entry["method"]] = _curve(entry)
+    factors = {
+        task: (v["value"], v["low"], v["high"]) for task, v in defaults["task_factor"].items() if isinstance(v, dict)
+    }
+    cost = defaults["draft_cost"]
+    return AcceptanceData(
+        learned,
+        {e["method"]: _curve(e) for e in defaults["default"]},
+        {e["task"]: _curve(e) for e in defaults["ngram"]},
+        defaults["ngram_task"],
+        factors,
+        float(defaults["temperature"]["slope"]),
+        float(defaults["interval"]["share"]),
+        float(cost["token_overhead_s"]),
+        float(cost["ngram_verify_share"]),
+        int(cost["draft_vocab"]),
+    )
+
+
+def _key(model: str) -> str:
+    return model.lower().split("/")[-1].replace("-instruct", "")
