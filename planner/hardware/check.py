@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from planner.errors import InputError
-from planner.hardware.acceptance import load_acceptance
 from planner.hardware.accelerator import Accelerator
+from planner.hardware.acceptance import load_acceptance
 from planner.hardware.database import Database
 
 #: bf16 FLOP per byte of memory traffic of parts people serve with
