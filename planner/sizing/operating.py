@@ -93,6 +93,21 @@ class Rows:
             **arrays,
         )
 
+    def by_seat(self) -> tuple[list[int], list[int]]:
+        """First row of every seat, and for every row the place of its seat among those.
+
+        Prefill is the same whatever the drafting, so it need be judged only once per seat.
+        """
+        place: dict[int, int] = {}
+        first: list[int] = []
+        inverse = []
+        for i, seat in enumerate(self.seats):
+            if id(seat) not in place:
+                place[id(seat)] = len(first)
+                first.append(i)
+            inverse.append(place[id(seat)])
+        return first, inverse
+
     def __len__(self) -> int:
         return len(self.seats)
 

@@ -97,8 +97,9 @@ def _first_token(
     correction: Matrix,
     weights: Matrix,
 ) -> Matrix:
-    own = percentiles(rows.own, weights).statistic(statistic)
-    chunks = percentiles(rows.chunks, weights).statistic(statistic)
+    first, inverse = rows.by_seat()
+    own = percentiles(rows.own[first], weights).statistic(statistic)[inverse]
+    chunks = percentiles(rows.chunks[first], weights).statistic(statistic)[inverse]
     q = TAIL[statistic]
     if q is None:
         queue = wait
