@@ -12,8 +12,17 @@ DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
 COMMANDS = (
-    (), ("recommend",), ("compare", "gpus"), ("estimate",), ("list",), ("show",), ("init",), ("schema",), ("check-db",),
-)  # fmt: skip
+    (),
+    ("recommend",),
+    ("compare", "gpus"),
+    ("estimate",),
+    ("list",),
+    ("show",),
+    ("init",),
+    ("schema",),
+    ("check-db",),
+    ("describe",),
+)
 
 
 def cli_page() -> str:

@@ -45,7 +45,7 @@ def test_generated_pages_are_fresh() -> None:
 def test_every_command_is_in_the_reference_and_the_readme() -> None:
     reference = (REPOSITORY / "docs" / "reference" / "cli.md").read_text()
     readme = (REPOSITORY / "README.md").read_text()
-    for command in ("recommend", "compare gpus", "estimate", "list", "show", "init", "schema", "check-db"):
+    for command in ("recommend", "compare gpus", "estimate", "list", "show", "init", "schema", "check-db", "describe"):
         assert f"## planner {command}" in reference
         assert f"planner {command.split()[0]}" in readme
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -177,3 +178,32 @@ def check_db(
     )  # fmt: skip
     if any(p["severity"] == "error" for p in problems):
         raise typer.Exit(2)
+
+
+@app.command()
+def describe(
+    trace: Annotated[Path, typer.Argument(help="Recorded traffic, or per-request results of a benchmark tool.")],
+    workload: Annotated[
+        Path | None, typer.Option("--workload", "-w", help="Write a workload file from it.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Model of that workload.")] = "llama-3.1-8b",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing workload.", show_default=False)] = False,
+    format_: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Describe a trace: lengths, fits, burstiness, peaks, prefix reuse; write a workload from it."""
+    from dataclasses import asdict
+
+    from planner.cli.output import emit, write
+    from planner.report.traces import trace_blocks
+    from planner.workload.description import describe_trace, workload_text
+    from planner.workload.traces import read_trace
+
+    if workload is not None and workload.exists() and not force:
+        raise InputError("exists already", file=str(workload), expected="--force to replace it")
+    read = read_trace(trace)
+    found = describe_trace(read)
+    if workload is not None:
+        write(workload_text(read, found, model), workload)
+    record = asdict(found)
+    emit(format_, output, data=record, blocks=lambda: trace_blocks(read, found), records=lambda: [record])

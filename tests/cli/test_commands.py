@@ -247,3 +247,21 @@ def test_bugs_are_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert code == 1
     assert "internal error, please report it: RuntimeError: boom" in err
     assert "Traceback" not in err
+
+
+def test_describe(run: Run, tmp_path: Path) -> None:
+    trace = tmp_path / "azure.csv"
+    rows = [f"2023-11-16 18:{17 + k // 60:02d}:{k % 60:02d}.9799600,{500 + 7 * k},{20 + k % 90}" for k in range(240)]
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "\n".join(rows))
+    target = tmp_path / "workload.toml"
+    code, out, _ = run("describe", trace, "-w", target, "--format", "json")
+    assert code == 0
+    assert json.loads(out)["requests"] == 240
+    assert run("describe", trace, "-w", target)[0] == 2
+    code, out, _ = run("describe", trace, "-w", target, "--force")
+    assert "Burstiness" in out
+    assert "####" in out
+    assert run("recommend", target, "--gpus", "h100")[0] == 0
+    code, _, err = run("describe", tmp_path / "none.csv")
+    assert code == 2
+    assert "no such file" in err
