@@ -70,7 +70,9 @@ def simulate(
     of ``block_tokens`` fit into ``kv_tokens`` [tokens]; when growing sequences find no block, the
     newest is preempted, recomputed later from the head of the queue, and that step admits nobody.
 
-    Requests are mappings or objects with arrival_s, input_tokens, output_tokens. Raises InputError
+    Requests are mappings or objects with arrival_s, input_tokens, output_tokens, and optionally
+    cached_tokens, the part of the input a prefix cache holds: not prefilled, but read and stored.
+    Raises InputError
     for malformed ones and for one that can never fit.
 
     Source: continuous batching, Yu et al., "Orca", OSDI 2022; chunked prefill, arXiv 2403.02310;
@@ -81,10 +83,12 @@ def simulate(
     >>> one[0].first_token_s, one[0].completion_s
     (0.02, 0.04)
     """
-    arrivals, inputs, outputs = _read(requests)
+    arrivals, inputs, outputs, cached = _read(requests)
     capacity = _blocks(kv_tokens, block_tokens) if kv_tokens is not None else math.inf
     _check(inputs, outputs, capacity, block_tokens, token_budget, max_sequences)
-    replica = _Replica(arrivals, inputs, outputs, step_time, token_budget, max_sequences, capacity, block_tokens)
+    replica = _Replica(
+        cached, arrivals, inputs, outputs, step_time, token_budget, max_sequences, capacity, block_tokens
+    )
     replica.run()
     return [
         RequestRecord(arrivals[i], replica.first[i], replica.end[i], inputs[i], outputs[i], replica.preempted[i])
@@ -96,24 +100,30 @@ def _blocks(tokens: int, block: int) -> int:
     return tokens // block
 
 
-def _read(requests: Iterable[Any]) -> tuple[list[float], list[int], list[int]]:
-    arrivals, inputs, outputs = [], [], []
+def _read(requests: Iterable[Any]) -> tuple[list[float], list[int], list[int], list[int]]:
+    arrivals: list[float] = []
+    inputs: list[int] = []
+    outputs: list[int] = []
+    cached: list[int] = []
     for index, request in enumerate(requests):
         try:
             if isinstance(request, Mapping):
                 a, i, o = request["arrival_s"], request["input_tokens"], request["output_tokens"]
+                c = request.get("cached_tokens", 0)
             else:
                 a, i, o = request.arrival_s, request.input_tokens, request.output_tokens
+                c = getattr(request, "cached_tokens", 0)
             arrivals.append(float(a))
             inputs.append(int(i))
             outputs.append(int(o))
+            cached.append(max(0, min(int(c), int(i) - 1)))
         except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise InputError(
                 f"request {index} is malformed ({error})", expected="arrival_s, input_tokens, output_tokens"
             ) from None
         if not (math.isfinite(arrivals[-1]) and arrivals[-1] >= 0 and inputs[-1] >= 1 and outputs[-1] >= 1):
             raise InputError(f"request {index} has impossible values", expected="times from 0, lengths from 1")
-    return arrivals, inputs, outputs
+    return arrivals, inputs, outputs, cached
 
 
 def _check(inputs: list[int], outputs: list[int], capacity: float, block: int, budget: int, sequences: int) -> None:
@@ -129,6 +139,7 @@ class _Replica:
 
     def __init__(
         self,
+        cached: list[int],
         arrivals: list[float],
         inputs: list[int],
         outputs: list[int],
@@ -147,7 +158,8 @@ class _Replica:
         self.clock, self.step = 0.0, 0
         self.waiting: deque[int] = deque()
         self.chunked: list[int] = []  # prompts being prefilled, oldest first
-        self.done = [0] * n  # prefilled tokens of a prompt
+        self.cached_prefix = cached
+        self.done = cached[:]  # prefilled tokens of a prompt, those of the prefix cache included
         self.target = inputs[:]  # tokens to prefill: the prompt, after preemption the whole context
         self.made = [0] * n  # output tokens when it last joined the decoding batch
         self.joined = [-1] * n  # step at which it joined, -1 when not decoding
@@ -235,7 +247,7 @@ class _Replica:
         else:
             self.free += -(-self.target[i] // self.block)
             self.chunked.remove(i)
-        self.done[i] = 0
+        self.done[i] = self.cached_prefix[i]
         self.preempted[i] += 1
         self.waiting.appendleft(i)
 

@@ -21,6 +21,7 @@ class Sequence:
     first: float = 0.0
     end: float = 0.0
     preemptions: int = 0
+    prefix: int = 0
 
 
 def run_step_by_step(
@@ -36,6 +37,8 @@ def run_step_by_step(
         Sequence(i, float(r["arrival_s"]), int(r["input_tokens"]), int(r["output_tokens"]), int(r["input_tokens"]))
         for i, r in enumerate(requests)
     ]
+    for s, r in zip(every, requests, strict=True):
+        s.prefix = s.done = max(0, min(int(r.get("cached_tokens", 0)), s.input - 1))
     capacity = kv_tokens // block_tokens if kv_tokens is not None else 10**15
 
     def blocks(s: Sequence) -> int:
@@ -59,7 +62,7 @@ def run_step_by_step(
                 break
             victim = running.pop()
             victim.target = victim.input + victim.made if victim.made else victim.target
-            victim.done, victim.cached, victim.decoding = 0, 0, False
+            victim.done, victim.cached, victim.decoding = victim.prefix, 0, False
             victim.preemptions += 1
             waiting.insert(0, victim)
             preempted = True

@@ -46,6 +46,10 @@ CASES: dict[str, tuple[list[dict[str, float]], dict[str, Any]]] = {
     "one token": (poisson(200, 20, 400, 1, cv=0.5), LIMITS),
     "all at once": ([{**r, "arrival_s": 0.0} for r in poisson(300, 1, 700, 200)], {**LIMITS, "max_sequences": 64}),
     "heavy tails": (poisson(300, 4, 800, 400, cv=3.0), {**LIMITS, "kv_tokens": 200_000}),
+    "cached prefixes": ([{**r, "cached_tokens": int(0.8 * r["input_tokens"])} for r in poisson(300, 8, 4000, 250)],
+                        {**LIMITS, "kv_tokens": 120_000}),
+    "cached prefixes, preemptions": ([{**r, "cached_tokens": 256} for r in poisson(300, 20, 500, 400)],
+                                     {**LIMITS, "kv_tokens": 14_000}),
     "one sequence at a time": (poisson(80, 0.3, 500, 200), {"token_budget": 2048, "max_sequences": 1}),
 }  # fmt: skip
 
