@@ -22,6 +22,7 @@ COMMANDS = (
     ("schema",),
     ("check-db",),
     ("describe",),
+    ("simulate",),
 )
 
 
@@ -84,7 +85,7 @@ def _type(field: dict[str, Any]) -> str:
 
 def result_page() -> str:
     """Every field of a recommendation, from its schema."""
-    from planner.sizing.result import Estimate, Recommendation
+    from planner.sizing.result import Estimate, Recommendation, Simulation
 
     lines = [
         "# Results",
@@ -93,7 +94,7 @@ def result_page() -> str:
         "",
     ]
     seen: set[str] = set()
-    for kind in (Recommendation, Estimate):
+    for kind in (Recommendation, Estimate, Simulation):
         schema = kind.model_json_schema(mode="serialization")
         lines += _fields(kind.__name__, schema)
         for name in sorted(schema["$defs"]):

@@ -234,6 +234,26 @@ class Step(Result):
     output_tokens_per_second_per_gpu: float
 
 
+class Simulation(Result):
+    """One replica of a plan in discrete events, at its share of the peak or under a trace."""
+
+    schema_version: str = SCHEMA_VERSION
+    plan: Plan
+    requests: int
+    seed: int
+    trace: str | None
+    duration_s: float
+    requests_per_second: float  # sequences of this replica
+    output_tokens_per_second: float
+    mean_in_flight: float
+    preemptions: int
+    ttft_s: Percentiles
+    time_per_output_token_s: Percentiles
+    e2e_s: Percentiles
+    ttft_mean_half_width_s: float | None  # 95 % interval by batch means
+    verdict: Literal["stable", "backlogged", "overloaded"]
+
+
 class DatasheetRow(Result):
     """One accelerator as its datasheet has it; dense peaks, SI units."""
 
