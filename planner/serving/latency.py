@@ -60,18 +60,29 @@ def chunked_gap(
     return 1 / ((1 - share) / decode_seconds + share / mixed)
 
 
-def prefill_wait(rate: Array, second_moment: Array, utilisation: Array, variability: float = 1.0) -> Array:
-    """Mean time a prompt waits for other prompts: ``rate*E[s^2]*c/(2(1-rho))``, [s].
+def prefill_wait(
+    rate: Array,
+    mean: Array,
+    second_moment: Array,
+    utilisation: Array,
+    variability: float = 1.0,
+    group: int = 1,
+) -> Array:
+    """Mean time a prompt waits for other prompts, [s].
 
-    rate [1/s], second_moment of the prefill time [s^2], utilisation rho [1], variability: mean of
-    the squared coefficients of variation of arrivals, 1 for Poisson. Broadcasts.
+    ``rate*(E[s^2] + (K-1)*E[s]^2)*c / (2(1-rho)) + (K-1)/2*E[s]``: rate of prompts [1/s], mean [s]
+    and second_moment [s^2] of a prompt's prefill, utilisation rho [1], variability c of arrivals
+    (half of one plus the squared coefficient of variation, 1 for Poisson), ``group`` K prompts that
+    arrive together and serve one another last. Broadcasts.
 
-    Source: Pollaczek-Khinchine; Kingman's bound for other arrivals.
+    Source: Pollaczek-Khinchine for batch arrivals (M^X/G/1); Kingman's bound for other arrivals.
 
-    >>> round(float(prefill_wait(8.0, 2 * 0.021**2, 0.168)) * 1e3, 2)
+    >>> round(float(prefill_wait(8.0, 0.021, 2 * 0.021**2, 0.168)) * 1e3, 2)
     4.24
     """
-    return rate * second_moment * variability / (2 * np.maximum(1e-9, 1 - utilisation))
+    together = second_moment + (group - 1) * np.square(mean)
+    queue = rate * together * variability / (2 * np.maximum(1e-9, 1 - utilisation))
+    return queue + (group - 1) / 2 * mean
 
 
 def first_token_sample(wait: Matrix, utilisation: Matrix, fixed: Matrix, own: Matrix, exponential: Matrix) -> Matrix:
@@ -107,16 +118,21 @@ def percentiles(sample: Matrix, weights: Matrix) -> LatencyCurve:
     return LatencyCurve((sample * share).sum(axis=1, keepdims=True), *found)
 
 
-def decode_quantile_factor(q: float, at_p99: float) -> float:
-    """Stretch of a quantile of time per output token over T at that quantile of occupancy, [1].
+def stalled_token_times(
+    step: Matrix, gap: Matrix, rate: Matrix, second_moment: Matrix, utilisation: Matrix, tokens: Matrix, z: Matrix
+) -> Matrix:
+    """Time per output token of a sample of requests that others' prompts hold up, (rows, samples), [s].
 
-    ``1 + (at_p99 - 1)*z(q)/z(.99)`` for the upper half, 1 below: requests that meet prefill bursts
-    run slower than the occupancy alone says.
+    A request of O ``tokens`` [tokens] decodes for ``(O-1)*gap`` [s]; in that time prompts arrive at
+    ``rate`` [1/s] and each adds its prefill, of ``second_moment`` [s^2]. Their sum is compound Poisson
+    with mean ``rho/(1-rho)`` of the undisturbed time; its quantile at standard normal ``z`` is that of a
+    gamma of equal mean and variance (Wilson-Hilferty). ``step`` [s] is the undisturbed time per token.
 
-    Source: a token-level simulation of chunked prefill, where p99 is 1.1 times T(n99).
-
-    >>> decode_quantile_factor(0.99, 1.1), decode_quantile_factor(0.5, 1.1)
-    (1.1, 1.0)
+    Source: compound Poisson moments; Wilson & Hilferty, PNAS 17(12) 1931. Short answers spread most.
     """
-    z = {0.5: 0.0, 0.95: 1.6449, 0.99: 2.3263}[q]
-    return 1 + (at_p99 - 1) * z / 2.3263
+    steps = np.maximum(tokens - 1, 1.0)
+    stretch = utilisation / (1 - utilisation)
+    mean = np.maximum(steps * step * stretch, 1e-12)
+    spread = rate * steps * gap * second_moment / np.square(mean) / 9
+    cube = np.maximum(0.0, 1 - spread + z * np.sqrt(spread))
+    return step + mean * cube**3 / steps

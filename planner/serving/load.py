@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from planner.cost.shared_prefix import group_tokens
 from planner.workload import Workload
-from planner.workload.lengths import shuffled
+from planner.workload.lengths import normal_quantile, shuffled
 
 Vector = npt.NDArray[np.float64]
 SAMPLES = 256
@@ -23,8 +23,9 @@ class Load:
     ``new``, ``cached``, ``output`` [tokens] and ``weights`` [1] of shape (samples,) describe single
     sequences; ``joined`` [tokens] the longest output of a task; ``contexts`` (points,) [tokens] what
     a resident sequence has behind it; ``stored_share`` [1] of those tokens are stored once sharing is
-    taken into account, ``read_share`` [1] are read each step; ``exponential`` (samples,) stratified
-    unit exponentials to pair waits with requests; ``classes`` (samples,) the class of each.
+    taken into account, ``read_share`` [1] are read each step; ``exponential`` and ``normal`` (samples,) stratified
+    unit exponentials and standard normals to pair with requests; ``classes`` (samples,) the class
+    of each.
     """
 
     new: Vector
@@ -34,6 +35,7 @@ class Load:
     weights: Vector
     contexts: Vector
     exponential: Vector
+    normal: Vector
     classes: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
     mean_output: float
@@ -97,6 +99,7 @@ def load_from(workload: Workload) -> Load:
         sample.weights,
         contexts,
         -np.log1p(-ranks),
+        np.asarray(normal_quantile((shuffled(SAMPLES, 3) + 0.5) / SAMPLES)),
         sample.classes,
         tuple(c.name for c in workload.classes),
         workload.moments.mean_output,

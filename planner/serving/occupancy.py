@@ -28,13 +28,16 @@ class Occupancy:
     waiting: Matrix
     stable: npt.NDArray[np.bool_]
 
-    def quantile(self, q: float) -> Matrix:
+    def quantile(self, q: float, group: int = 1) -> Matrix:
         """Smallest n with P(N <= n) >= q, capped at the slots, (candidates, 1), [sequences].
 
-        Source: definition of a quantile.
+        ``group`` K sequences arriving together spread N: deviations from the mean grow by
+        ``sqrt((K+1)/2)``. Source: definition of a quantile; the variance of M^X/M/infinity.
         """
         below: Matrix = np.sum(self.cumulative < q, axis=1, keepdims=True).astype(float)
-        return np.minimum(below, self.cumulative.shape[1] - 1)
+        if group > 1:
+            below = self.mean + (below - self.mean) * np.sqrt((group + 1) / 2)
+        return np.clip(below, 0.0, self.cumulative.shape[1] - 1)
 
 
 def log_service_weights(step_seconds: Matrix) -> Matrix:

@@ -180,7 +180,7 @@ def _closed(
         gap = step / (1 - rho) / rows.acceptance
         # an arriving request sees the system without itself
         seen = rate * max(0.0, 1 - 1 / inside)
-        wait = prefill_wait(np.array([[seen]]), rows.busy_second, np.array([[rho]]))
+        wait = prefill_wait(np.array([[seen]]), rows.busy, rows.busy_second, np.array([[rho]]))
         ttft = rows.request_overhead + rows.own + (0.5 + rows.chunks) * step + wait
         cycle = float(percentiles(ttft, load.weights).mean[0, 0]) + load.decode_steps * float(gap[0, 0])
         rate = 0.5 * rate + 0.5 * inside / cycle if rate else inside / cycle

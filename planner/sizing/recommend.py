@@ -19,6 +19,9 @@ from planner.sizing.result import (
 from planner.sizing.search import Search, Sized, search
 from planner.workload import Workload
 
+#: share of time in prefill up to which the closed forms were checked against simulation
+PREFILL_LIMIT = 0.35
+
 
 def recommend(
     workload: Workload,
@@ -155,6 +158,12 @@ def _warnings(found: Search, plan: Plan | None) -> tuple[str, ...]:
             said.append(
                 f"the fleet runs at {rho:.0%} of the highest rate that keeps the limits; "
                 "tail latencies there are sensitive to small errors"
+            )
+        prefill = float(sized.served.prefill_utilisation[0, 0])
+        if prefill > PREFILL_LIMIT:
+            said.append(
+                f"prompts take {prefill:.0%} of each replica's time: closed forms are optimistic there, "
+                "confirm with `planner simulate`"
             )
         if found.workload.demand.arrival_cv > 1.5:
             said.append("bursty arrivals: time to first token is indicative only")

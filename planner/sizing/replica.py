@@ -11,20 +11,21 @@ import numpy.typing as npt
 from planner.hardware import Assumptions
 from planner.serving.kv_capacity import kv_demand
 from planner.serving.latency import (
-    QUANTILES,
     LatencyCurve,
-    decode_quantile_factor,
     first_token_sample,
     percentiles,
     prefill_wait,
+    stalled_token_times,
 )
 from planner.serving.load import Load
-from planner.serving.occupancy import dense_steps, log_service_weights, occupancy
+from planner.serving.occupancy import Occupancy, dense_steps, log_service_weights, occupancy
 from planner.sizing.operating import BATCHES, Rows
 from planner.workload import Slo
+from planner.workload.lengths import shuffled
 
 Matrix = npt.NDArray[np.float64]
-BISECTIONS = 18
+BISECTIONS = 16
+LEVELS = 12  # of occupancy a request may meet
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,18 @@ class Served:
         )
 
 
+@dataclass(frozen=True)
+class _State:
+    """What a rate leads to, before any statistic: (rows, 1) each, ``times`` (rows, samples) [s]."""
+
+    rate: Matrix
+    rho: Matrix
+    state: Occupancy
+    gap: Matrix
+    times: tuple[Matrix, Matrix]
+    kv_needed: Matrix
+
+
 class ReplicaModel:
     """Serving figures of many candidate replicas under one load.
 
@@ -115,48 +128,80 @@ class ReplicaModel:
 
         Source: occupancy, Pollaczek-Khinchine wait and stratified requests; see each function.
         """
+        at = self._state(rate)
+        violations = self._violations(at)
+        ttft, e2e = (percentiles(sample, self.load.weights) for sample in at.times)
+        return Served(
+            rate,
+            at.state.mean,
+            at.state.quantile(0.999, self.load.fan_out),
+            ttft,
+            self._token_times(at),
+            e2e,
+            at.rho,
+            at.kv_needed,
+            at.state.stable,
+            violations,
+        )
+
+    def within_limits(self, rate: Matrix) -> npt.NDArray[np.bool_]:
+        """Whether every limit holds at ``rate``, (rows, 1), [1/s]: :meth:`serve` without the rest."""
+        violations = self._violations(self._state(rate)).values()
+        return np.asarray(np.max(np.stack(list(violations)), axis=0) <= 1.0)
+
+    def _state(self, rate: Matrix) -> _State:
         rows, load = self.rows, self.load
         rho = np.minimum(rate * rows.busy, 1 - 1e-6)
         state = occupancy(rate, self.tokens, self.steps, self.slots, rho, self.log_weights)
         stretch = rows.acceptance * (1 - rho)
         step = self.step_at(np.maximum(state.mean, 1.0))
         gap = np.maximum(state.mean / (rate * load.decode_steps), self.steps[:, :1] / stretch)
-        tpot = self._token_times(state, gap, stretch)
-        ttft, e2e = self._request_times(rate, rho, state.waiting, step, gap)
-        needed = np.asarray(
-            kv_demand(
-            state.mean, state.variance, rows.kv_mean, rows.kv_second, self.constants.kv_tail,
-            float(load.fan_out),
-        ))  # fmt: skip
-        violations = {
-            "kv memory": needed / np.maximum(rows.kv_room, 1.0),
-            "utilisation": rate / self.stable_rate() / self.constants.utilisation_limit,
+        times = self._request_times(rate, rho, state.waiting, step, gap)
+        tail = self.constants.kv_tail
+        needed = kv_demand(
+            state.mean, state.variance, rows.kv_mean, rows.kv_second, tail, float(load.fan_out)
+        )  # fmt: skip
+        return _State(rate, rho, state, gap, times, np.asarray(needed))
+
+    def _violations(self, at: _State) -> dict[str, Matrix]:
+        found = {
+            "kv memory": at.kv_needed / np.maximum(self.rows.kv_room, 1.0),
+            "utilisation": at.rate / self.stable_rate() / self.constants.utilisation_limit,
         }
+        tokens: LatencyCurve | None = None
         for slo in self.slos:
             name = f"{slo.metric}_{slo.statistic}" + (f" of {slo.class_name}" if slo.class_name else "")
-            got = self._metric(slo, ttft, tpot, e2e, gap)
-            violations[name] = got / slo.limit_s
-        curves = [percentiles(sample, load.weights) for sample in (ttft, e2e)]
-        return Served(
-            rate, state.mean, state.quantile(0.999), curves[0], tpot, curves[1], rho, needed,
-            state.stable, violations,
-        )  # fmt: skip
+            if slo.metric in ("tpot", "itl"):
+                if slo.statistic == "mean":
+                    got = at.gap
+                else:
+                    tokens = tokens or self._token_times(at)
+                    got = tokens.statistic(slo.statistic)
+            else:
+                sample = at.times[0 if slo.metric == "ttft" else 1]
+                weights = self.load.class_weights(slo.class_name)
+                got = percentiles(sample, weights).statistic(slo.statistic)
+            found[name] = got / slo.limit_s
+        return found
 
-    def _token_times(self, state: object, gap: Matrix, stretch: Matrix) -> LatencyCurve:
-        """Time per output token: mean gap, and T at quantiles of occupancy, (rows, 1), [s]."""
-        found = {}
-        for name, q in QUANTILES.items():
-            at = self.step_at(np.maximum(state.quantile(q), 1.0))  # type: ignore[attr-defined]
-            factor = decode_quantile_factor(q, self.constants.tpot_p99_stretch)
-            found[name] = np.maximum(at * factor / stretch, gap if q > 0.5 else 0.0)
-        return LatencyCurve(gap, **found)
+    def _token_times(self, at: _State) -> LatencyCurve:
+        """Time per output token: T at the occupancy met, stretched by the prompts met, (rows, 1), [s]."""
+        rows, load = self.rows, self.load
+        levels = [at.state.quantile((i + 0.5) / LEVELS, load.fan_out) for i in range(LEVELS)]
+        steps = np.concatenate([self.step_at(np.maximum(n, 1.0)) for n in levels], axis=1) / rows.acceptance
+        met = steps[:, shuffled(len(load.output), 2) % LEVELS]
+        sample = stalled_token_times(
+            met, at.gap, at.rate, rows.busy_second, at.rho, load.output[None, :], load.normal[None, :]
+        )
+        curve = percentiles(sample, load.weights)
+        return LatencyCurve(at.gap, curve.p50, curve.p95, curve.p99)
 
     def _request_times(
         self, rate: Matrix, rho: Matrix, waiting: Matrix, step: Matrix, gap: Matrix
     ) -> tuple[Matrix, Matrix]:
         """Samples of TTFT and of end-to-end time, (rows, samples) each, [s]."""
         rows, load = self.rows, self.load
-        wait = prefill_wait(rate, rows.busy_second, rho, load.arrival_variability)
+        wait = prefill_wait(rate, rows.busy, rows.busy_second, rho, load.arrival_variability, load.fan_out)
         wait = wait + waiting / rate
         own = rows.own + (0.5 + rows.chunks) * step
         correction = (1 - rho) ** -self.constants.ttft_utilisation_exponent
@@ -165,14 +210,6 @@ class ReplicaModel:
         )
         return ttft, ttft + np.maximum(load.joined - 1, 0.0) * gap
 
-    def _metric(self, slo: Slo, ttft: Matrix, tpot: LatencyCurve, e2e: Matrix, gap: Matrix) -> Matrix:
-        if slo.metric == "tpot":
-            return tpot.statistic(slo.statistic)
-        if slo.metric == "itl":
-            return gap if slo.statistic == "mean" else tpot.statistic(slo.statistic)
-        sample = ttft if slo.metric == "ttft" else e2e
-        return percentiles(sample, self.load.class_weights(slo.class_name)).statistic(slo.statistic)
-
     def highest_rate(self) -> tuple[Matrix, npt.NDArray[np.bool_]]:
         """Highest rate that breaks no limit, [1/s], and whether any rate does, (rows, 1) each.
 
@@ -180,9 +217,9 @@ class ReplicaModel:
         """
         high = np.log(self.stable_rate() * self.constants.utilisation_limit)
         low = high - np.log(1e4)
-        possible = (self.serve(np.exp(low)).violation <= 1.0) & (self.rows.slots >= 1)
+        possible = self.within_limits(np.exp(low)) & (self.rows.slots >= 1)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            fits = self.serve(np.exp(middle)).violation <= 1.0
+            fits = self.within_limits(np.exp(middle))
             low, high = np.where(fits, middle, low), np.where(fits, high, middle)
         return np.exp(low), possible

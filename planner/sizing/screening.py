@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.hardware import Assumptions
-from planner.serving.latency import percentiles
+from planner.serving.latency import percentiles, prefill_wait
 from planner.serving.load import Load
 from planner.sizing.operating import BATCHES, Rows
 from planner.workload import Slo
@@ -49,7 +49,7 @@ def screen(rows: Rows, load: Load, slos: Sequence[Slo], constants: Assumptions) 
     rho = rate * rows.busy
     gap = rows.steps / (rows.acceptance * (1 - rho))
     elasticity = np.gradient(np.log(rows.steps), np.log(BATCHES), axis=1)
-    wait = rate * rows.busy_second * load.arrival_variability / (2 * (1 - rho))
+    wait = np.asarray(prefill_wait(rate, rows.busy, rows.busy_second, rho, load.arrival_variability, load.fan_out))
     correction = (1 - rho) ** -constants.ttft_utilisation_exponent
     violations: dict[str, Matrix] = {
         "kv memory": (n * rows.kv_mean + constants.kv_tail * np.sqrt(n * rows.kv_second))

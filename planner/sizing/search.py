@@ -25,7 +25,7 @@ from planner.sizing.seats import allowed_chips, price_of, seats_on
 from planner.workload import Workload
 
 #: rows looked at exactly: the best overall, and the best of every accelerator
-REFINED = 40
+REFINED = 24
 PER_ACCELERATOR = 2
 
 
