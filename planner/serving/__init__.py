@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from planner.serving.simulator import LinearStepTime, RequestRecord, simulate
+from planner.serving.requests import RequestRecord
+from planner.serving.simulator import simulate
+from planner.serving.step_time import LinearStepTime
 
 __all__ = ["LinearStepTime", "RequestRecord", "simulate"]

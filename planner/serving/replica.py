@@ -1,0 +1,374 @@
+"""One replica in discrete events: continuous batching, chunked prefill, KV blocks, preemption.
+
+Time does not advance step by step: between events a batch decodes undisturbed, its step time is
+piecewise linear in sums over contexts, and any number of steps is one arithmetic series. An event is
+a completion, an arrival that finds nobody waiting, a run of prefill chunks, the cache running full,
+a context reaching a limit (window, top-k), or a roofline branch giving way to another.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from bisect import insort
+from collections.abc import Callable, Iterable, Sequence
+
+from planner.serving.decode_batch import DecodeBatch
+from planner.serving.engine_limits import EngineLimits
+from planner.serving.prefix_cache import PrefixCache
+from planner.serving.requests import Requests
+from planner.serving.step_time import StepTime
+
+#: called with a request and its completion time [s]; gives requests to admit and their arrival times [s]
+Follow = Callable[[int, float], Iterable[tuple[float, int]]]
+
+
+class Progress:
+    """Where every request stands; shared by the replicas that serve them. Counters are exact integers."""
+
+    def __init__(self, requests: Requests, steps: Sequence[int] | None = None, prefilled: bool = False) -> None:
+        n = len(requests)
+        self.requests = requests
+        self.prefilled = prefilled  # prompts arrive with their cache, from a prefill pool
+        self.arrival = list(requests.arrival)  # closed loops set theirs later
+        self.target = requests.input[:]  # tokens to prefill: the prompt, after preemption the whole context
+        self.done = [0] * n  # prefilled tokens of the target, cached ones included
+        self.made = [0] * n  # output tokens when it last joined the decoding batch
+        #: decode steps left, drawn with speculation; without, a step a token
+        self.need = None if steps is None else list(steps)
+        self.hits = [0] * n  # blocks of its prefix found in the cache at its last admission
+        self.held = [0] * n  # leading prefix hashes it counts as a user of
+        self.first, self.end = [0.0] * n, [0.0] * n
+        self.preempted = [0] * n
+        self.replica = [0] * n
+
+
+class Replica:
+    """State of one replica. Step counts are exact; the clock is a float, [s].
+
+    Source: continuous batching, Yu et al., "Orca", OSDI 2022; chunked prefill, arXiv 2403.02310;
+    running a stretch of equal steps as one event, the simulator of Patel et al., "Splitwise".
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        step_time: StepTime,
+        limits: EngineLimits,
+        follow: Follow | None = None,
+        index: int = 0,
+    ) -> None:
+        self.progress, self.step_time, self.follow, self.index = progress, step_time, follow, index
+        self.slots = max(1, min(limits.max_sequences, limits.token_budget // limits.sequence_tokens))
+        self.budget, self.each = limits.token_budget, limits.sequence_tokens
+        self.most_of_one = limits.max_chunk_tokens or limits.token_budget
+        self.block = limits.block_tokens
+        bounded = limits.kv_tokens is not None
+        self.free: float = limits.kv_tokens // self.block if limits.kv_tokens is not None else math.inf
+        self.unit = limits.prefix_block_tokens
+        self.cache = PrefixCache(self.unit // self.block) if progress.requests.prefix is not None else None
+        self.coming: list[tuple[float, int]] = []  # in order; those before ``next`` have arrived
+        self.next = 0
+        self.waiting: list[tuple[int, float, int]] = []  # heap of (priority, arrival, request)
+        self.chunked: list[int] = []  # prompts being prefilled, oldest first
+        self.active: dict[int, None] = {}  # admitted requests, oldest first
+        self.batch = DecodeBatch(step_time.limits, self.block, progress.need is not None or not bounded)
+        self.clock = 0.0
+        self.busy = 0.0  # seconds in steps
+        self.prefilled = 0  # tokens
+
+    # -- the loop --------------------------------------------------------------------------------
+
+    def submit(self, arrival: float, i: int) -> None:
+        """A request that will arrive at ``arrival`` [s], not before now."""
+        self.progress.replica[i] = self.index
+        if not self.coming or arrival >= self.coming[-1][0]:
+            self.coming.append((arrival, i))
+        else:
+            insort(self.coming, (arrival, i), lo=self.next)
+
+    @property
+    def in_system(self) -> int:
+        """Requests waiting or in service now, [1]. Source: definition."""
+        return len(self.waiting) + len(self.active)
+
+    def advance(self, until: float = math.inf) -> None:
+        """Run until the clock has reached ``until`` [s], to the end of that step, or nothing is left."""
+        while True:
+            coming = self.coming
+            while self.next < len(coming) and coming[self.next][0] <= self.clock:
+                self._line_up(coming[self.next][1])
+                self.next += 1
+            if not (self.active or self.waiting):
+                if self.next == len(coming) or coming[self.next][0] > until:
+                    return
+                self.clock = coming[self.next][0]
+                continue
+            if self.clock >= until:
+                return
+            preempting = self._make_room()
+            if self.progress.prefilled and not preempting:
+                self._admit_prefilled()
+            if not self.chunked and (preempting or not self._admissible()) and self.batch.size:
+                self._decode_many(1 if preempting else None, until)
+            elif preempting or not self._run_of_chunks(until):
+                self._mixed_step(admit=not preempting)
+
+    def _line_up(self, i: int) -> None:
+        """Into the waiting line: by priority, then by arrival, a preempted one at its old place."""
+        levels = self.progress.requests.priority
+        heapq.heappush(self.waiting, (levels[i] if levels else 0, self.progress.arrival[i], i))
+
+    # -- cache blocks ----------------------------------------------------------------------------
+
+    def _take(self, blocks: float) -> None:
+        self.free -= blocks
+        if self.cache is not None:
+            self.cache.shrink(self.free)
+
+    def _give_back(self, i: int, blocks: float) -> None:
+        """Free the blocks of a request; its prefix stays as idle ones."""
+        self.free += blocks
+        held = self.progress.held[i]
+        if self.cache is not None and held:
+            prefix = self.progress.requests.prefix
+            assert prefix is not None
+            idle = self.cache.release(prefix[i][:held])
+            self.free -= (held - idle) * self.cache.blocks
+            self.progress.held[i] = 0
+
+    def _make_room(self) -> bool:
+        """Preempt the newest until the batch can grow one step; whether anyone was."""
+        if self.free >= self.batch.growths[0]:  # no sequence takes more than a block a token
+            return False
+        any_left = False
+        while self.batch.size and self.batch.blocks_grown(1) > self.free + 1e-9:
+            self._preempt(self._victim())
+            any_left = True
+        return any_left
+
+    def _victim(self) -> int:
+        """The newest admitted of the least important."""
+        levels = self.progress.requests.priority
+        if levels is None:
+            return next(reversed(self.active))
+        return max(enumerate(self.active), key=lambda at: (levels[at[1]], at[0]))[1]
+
+    def _preempt(self, i: int) -> None:
+        p = self.progress
+        if i in self.batch:
+            steps, made = self._leave(i)
+            p.made[i] += int(made + 1e-9)
+            if p.need is not None:
+                p.need[i] -= steps
+            # the last token was made but not yet cached: it is prefilled again with the rest
+            p.target[i] = p.requests.input[i] + p.made[i]
+        else:
+            self._give_back(i, -(-p.target[i] // self.block))
+            self.chunked.remove(i)
+        del self.active[i]
+        p.preempted[i] += 1
+        self._line_up(i)
+
+    def _leave(self, i: int) -> tuple[int, float]:
+        """Take a sequence out of the batch: its decode steps and the tokens they made."""
+        start, steps, made = self.batch.leave(i)
+        if self.batch.fractional:
+            self._give_back(i, -(-start // self.block) + made / self.block)
+        else:
+            self._give_back(i, -(-(start + steps) // self.block))
+        return steps, made
+
+    # -- admission -------------------------------------------------------------------------------
+
+    def _wanted(self, i: int) -> float:
+        """Free blocks the request takes when it is admitted: all but those in use by others."""
+        p = self.progress
+        blocks: float = -(-p.target[i] // self.block)
+        if self.cache is not None and p.requests.prefix is not None:
+            p.hits[i], waking = self.cache.match(p.requests.prefix[i], (p.target[i] - 1) // self.unit)
+            blocks -= (p.hits[i] - waking) * self.cache.blocks
+        return blocks
+
+    def _admissible(self) -> bool:
+        if not self.waiting or len(self.active) >= self.slots:
+            return False
+        if self.free == math.inf:
+            return True
+        return self._wanted(self.waiting[0][2]) <= self.free - self.batch.blocks_grown(1)
+
+    def _admit(self) -> int | None:
+        """The head of the line if there is a slot and room for it."""
+        if not self.waiting or len(self.active) >= self.slots:
+            return None
+        i = self.waiting[0][2]
+        wanted = self._wanted(i)
+        if wanted > self.free:
+            return None
+        heapq.heappop(self.waiting)
+        p = self.progress
+        p.done[i] = p.target[i] if p.prefilled and not p.preempted[i] else p.requests.cached[i]
+        if self.cache is not None and p.requests.prefix is not None:
+            p.held[i] = p.hits[i]
+            self.cache.acquire(p.requests.prefix[i][: p.hits[i]])
+            p.done[i] = max(p.done[i], p.hits[i] * self.unit)
+        self._take(wanted)
+        self.active[i] = None
+        return i
+
+    def _admit_prefilled(self) -> None:
+        """Requests whose cache was transferred join the batch at once; preempted ones prefill again."""
+        while self.waiting and not self.progress.preempted[self.waiting[0][2]] and self._admissible():
+            i = self._admit()
+            if i is None:
+                return
+            self._join(i)
+
+    # -- advancing -------------------------------------------------------------------------------
+
+    def _decode_many(self, most: int | None, until: float) -> None:
+        """As many undisturbed decode steps as there are, in one go."""
+        batch = self.batch
+        limit = batch.steps_undisturbed()
+        if most is not None and most < limit:
+            limit = most
+        if self.free != math.inf:
+            limit = batch.steps_that_fit(self.free, limit)
+        base, slope, holds = self.step_time.decode(batch.size, batch.totals, batch.growths)
+        if holds < limit:
+            limit = int(holds)
+        # nobody overtakes a line that stands, unless by priority
+        if self.next < len(self.coming) and (not self.waiting or self.progress.requests.priority):
+            until = min(until, self.coming[self.next][0])
+        if limit > 1 and until != math.inf:
+            limit = steps_until(until - self.clock, base, slope, limit)
+        self._pass(limit, limit * base + slope * limit * (limit - 1) / 2)
+
+    def _pass(self, steps: int, seconds: float) -> None:
+        """Let the batch decode for ``steps`` steps that take ``seconds``, and end what ends there."""
+        if self.free != math.inf:
+            self._take(self.batch.blocks_grown(steps))
+        self.clock += seconds
+        self.busy += seconds
+        for i in self.batch.advance(steps):
+            self._leave(i)
+            self._end(i)
+
+    def _run_of_chunks(self, until: float) -> bool:
+        """Whole steps that one long prompt fills, in one go; whether there were any.
+
+        Nobody else can be admitted meanwhile, so arrivals don't matter.
+        """
+        if not self.chunked:
+            return False
+        p, i, batch = self.progress, self.chunked[0], self.batch
+        take = self.budget - batch.size * self.each
+        if take > self.most_of_one or take < 1:
+            return False
+        limit = (p.target[i] - p.done[i] - 1) // take
+        if limit > 1 and batch.size:
+            limit = batch.steps_that_fit(self.free, min(limit, batch.steps_undisturbed()))
+        if limit < 2:
+            return False
+        base, slope, holds = self.step_time.decode(batch.size, batch.totals, batch.growths)
+        limit = int(min(limit, holds))
+        seconds = limit * base + slope * limit * (limit - 1) / 2
+        seconds += self.step_time.prefill_run(batch.size, take, p.done[i], limit)
+        if self.clock + seconds > until:
+            return False
+        self._fill(i, take * limit)
+        self._pass(limit, seconds)
+        return True
+
+    def _mixed_step(self, admit: bool) -> None:
+        """One step with prefill chunks; admits from the queue while budget, slots and blocks last."""
+        p, step_time, batch = self.progress, self.step_time, self.batch
+        budget = self.budget - batch.size * self.each
+        seconds = step_time.decode(batch.size, batch.totals, batch.growths)[0]
+        # room for the batch to grow is set aside before anyone is admitted
+        grown = batch.blocks_grown(1) if self.free != math.inf else 0.0
+        self._take(grown)
+        finished: list[int] = []
+        chunks: list[tuple[int, int]] = []
+        position = 0
+        while budget > 0:
+            if position == len(self.chunked):
+                i = self._admit() if admit else None
+                if i is None:
+                    break
+                self.chunked.append(i)
+            else:
+                i = self.chunked[position]
+            left = p.target[i] - p.done[i]
+            take = min(budget, left, self.most_of_one)
+            if take:
+                chunks.append((take, p.done[i]))
+                self._fill(i, take)
+                budget -= take
+            if take == left:
+                finished.append(i)
+            position += 1
+        if chunks:
+            seconds += step_time.prefill(batch.size, chunks)
+        self.free += grown
+        self._pass(1, seconds)
+        for i in finished:
+            self.chunked.remove(i)
+            self._join(i)
+
+    def _fill(self, i: int, tokens: int) -> None:
+        """Prefill ``tokens`` of a prompt; whole blocks of its prefix can be found by others."""
+        p = self.progress
+        p.done[i] += tokens
+        self.prefilled += tokens
+        if self.cache is not None and p.requests.prefix is not None:
+            prefix = p.requests.prefix[i]
+            most = min(len(prefix), min(p.done[i], p.requests.input[i]) // self.unit)
+            while p.held[i] < most and self.cache.insert(prefix[p.held[i]]):
+                p.held[i] += 1
+
+    def _join(self, i: int) -> None:
+        """A prompt is done: its next token is out, and it decodes from the next step."""
+        p = self.progress
+        p.made[i] += 1
+        if p.made[i] == 1:
+            p.first[i] = self.clock
+        left = p.requests.output[i] - p.made[i]
+        if left <= 0:
+            self._give_back(i, -(-p.target[i] // self.block))
+            self._end(i)
+        elif p.need is None:
+            self.batch.join(i, p.target[i], 1, left)
+        else:
+            steps = p.need[i] = max(1, min(p.need[i], left))
+            self.batch.join(i, p.target[i], left / steps, steps)
+
+    def _end(self, i: int) -> None:
+        del self.active[i]
+        self.progress.end[i] = self.clock
+        if self.follow is not None:
+            for arrival, j in self.follow(i, self.clock):
+                self.submit(arrival, j)
+
+
+def steps_until(wait: float, base: float, slope: float, limit: int) -> int:
+    """Fewest steps whose time reaches ``wait`` [s], of times base, base + slope, … [s]; 1 to ``limit``.
+
+    Source: the positive root of the series' quadratic.
+
+    >>> steps_until(0.35, 0.1, 0.0, 100), steps_until(0.35, 0.1, 0.1, 100)
+    (4, 3)
+    """
+    if wait <= base:
+        return 1
+    if slope > 0:
+        half = base - slope / 2
+        guess = (math.sqrt(half * half + 2 * slope * wait) - half) / slope
+    else:
+        guess = wait / base if base > 0 else limit
+    if guess >= limit + 1:
+        return limit
+    k = max(1, min(limit, math.ceil(guess) - 1))
+    while k < limit and k * base + slope * k * (k - 1) / 2 < wait:
+        k += 1
+    return k

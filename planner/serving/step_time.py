@@ -1,0 +1,213 @@
+"""How long a step takes, in a form that can be summed over many steps at once.
+
+Between events the batch is fixed and every context grows at a constant rate, so a step time that is
+piecewise linear in sums over the batch is an arithmetic series. A limit ``w`` adds the sum of
+``min(context, w)`` to those sums: windows, top-k selections and compressed entries are made of them.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.errors import InputError
+
+
+class StepTime(ABC):
+    """Time of a step of continuous batching: decoding sequences, and chunks of prompts.
+
+    ``limits``: finite context limits [tokens] whose sums the form needs, increasing. ``totals`` passed
+    to :meth:`decode` are the summed context, then the sums of ``min(context, w)`` for each limit.
+    """
+
+    limits: tuple[float, ...] = ()
+
+    @abstractmethod
+    def decode(self, batch: int, totals: Sequence[float], growths: Sequence[float]) -> tuple[float, float, float]:
+        """Seconds of the next step, how much longer each further one is, and for how many steps that holds.
+
+        ``batch`` [sequences]; ``totals`` [tokens] and their ``growths`` [tokens] per step. Returns
+        [s], [s] and [1]. Source: see the class.
+        """
+
+    @abstractmethod
+    def prefill(self, batch: int, chunks: Sequence[tuple[int, int]]) -> float:
+        """Extra seconds when chunks of prompts join a step of ``batch`` sequences, [s].
+
+        A chunk is its tokens and those of its prompt before it, [tokens]. Source: see the class.
+        """
+
+    @abstractmethod
+    def prefill_run(self, batch: int, tokens: int, behind: int, steps: int) -> float:
+        """:meth:`prefill` of ``steps`` successive chunks of ``tokens`` [tokens], one a step, [s].
+
+        Source: see the class.
+        """
+
+
+@dataclass(frozen=True)
+class LinearStepTime(StepTime):
+    """Time of a step, [s]: ``c0 + c1*B + c2*S + c3*P + c4*P*(K + P/2)``.
+
+    B sequences decoding, S their summed context [tokens], P prefilled tokens of a chunk and K the
+    context already prefilled of its prompt [tokens]; the last two terms add over chunks.
+
+    Source: the additive form of SpecDecode-Bench, arXiv 2601.11580, with causal prefill attention.
+    """
+
+    c0: float
+    c1: float
+    c2: float
+    c3: float = 0.0
+    c4: float = 0.0
+
+    def decode(self, batch: int, totals: Sequence[float], growths: Sequence[float]) -> tuple[float, float, float]:
+        """``c0 + c1*B + c2*S``, growing by c2 times the batch's tokens, [s]. Source: the class."""
+        return self.c0 + self.c1 * batch + self.c2 * totals[0], self.c2 * growths[0], math.inf
+
+    def prefill(self, batch: int, chunks: Sequence[tuple[int, int]]) -> float:
+        """``c3*P + c4*P*(K + P/2)`` over the chunks, [s]. Source: the class."""
+        seconds = 0.0
+        for tokens, behind in chunks:
+            seconds += tokens * (self.c3 + self.c4 * (behind + tokens / 2))
+        return seconds
+
+    def prefill_run(self, batch: int, tokens: int, behind: int, steps: int) -> float:
+        """The arithmetic series of equal chunks, [s]. Source: the class.
+
+        >>> step = LinearStepTime(0, 0, 0, 1e-5, 1e-9)
+        >>> one_by_one = sum(step.prefill(1, [(100, k)]) for k in (0, 100, 200))
+        >>> abs(step.prefill_run(1, 100, 0, 3) - one_by_one) < 1e-15
+        True
+        """
+        return self.prefill(batch, [(tokens * steps, behind)])
+
+
+#: coefficients of a linear form: a constant per sequence [s], then [s/token] of the whole context's
+#: sum and of each limit's
+Branch = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A function of one number as values on an increasing grid that starts at 0; linear between and beyond."""
+
+    grid: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def at(self, x: float) -> float:
+        """Value at ``x``, in the unit of the values [s]. Source: linear interpolation.
+
+        >>> Table((0.0, 2.0, 4.0), (0.0, 1.0, 5.0)).at(3.0)
+        3.0
+        """
+        grid, values = self.grid, self.values
+        i = min(bisect_right(grid, x), len(grid) - 1)
+        left = grid[i - 1]
+        return values[i - 1] + (values[i] - values[i - 1]) * (x - left) / (grid[i] - left)
+
+
+ZERO = Table((0.0, 1.0), (0.0, 0.0))
+
+
+@dataclass(frozen=True)
+class PromptAttention:
+    """Attention of a chunk: ``latency`` [s], and seconds per token by tokens behind and chunk length.
+
+    ``behind`` and ``chunk`` [tokens] are the grid, ``table`` [s/token] by both; bilinear between.
+    """
+
+    behind: tuple[float, ...]
+    chunk: tuple[float, ...]
+    table: tuple[tuple[float, ...], ...]
+    latency: float = 0.0
+
+    def seconds(self, tokens: float, behind: float) -> float:
+        """A chunk of ``tokens`` after ``behind`` [tokens], [s]. Source: bilinear interpolation."""
+        i = min(max(1, bisect_right(self.behind, behind)), len(self.behind) - 1)
+        j = min(max(1, bisect_right(self.chunk, tokens)), len(self.chunk) - 1)
+        u = (behind - self.behind[i - 1]) / (self.behind[i] - self.behind[i - 1])
+        v = (tokens - self.chunk[j - 1]) / (self.chunk[j] - self.chunk[j - 1])
+        low, high = self.table[i - 1], self.table[i]
+        near = low[j - 1] + (low[j] - low[j - 1]) * v
+        far = high[j - 1] + (high[j] - high[j - 1]) * v
+        return self.latency + tokens * (near + (far - near) * u)
+
+
+@dataclass(frozen=True)
+class PiecewiseStepTime(StepTime):
+    """A roofline step: a table over batch, and operators that are maxima of linear forms in contexts.
+
+    ``base`` [s] by batch, from 0, at contexts of no length; to it every one of ``terms`` adds what its
+    largest branch is above that. ``ranks`` attention ranks in parallel share the sequences: sums are
+    divided by ``min(ranks, batch)``, and as many prompts prefill at once. ``matmul`` [s] of the tokens
+    of one rank, ``experts`` [s] of the tokens of a stage's ``data`` ranks together; a decoding sequence
+    is ``queries`` of them. ``prompt``: attention of a chunk.
+
+    Source: the operators of :mod:`planner.cost`, of which this is another form.
+    """
+
+    base: tuple[float, ...]
+    terms: tuple[tuple[Branch, ...], ...] = ()
+    limits: tuple[float, ...] = ()
+    ranks: int = 1
+    data: int = 1
+    queries: int = 1
+    matmul: Table = ZERO
+    experts: Table = ZERO
+    prompt: PromptAttention | None = None
+
+    def decode(self, batch: int, totals: Sequence[float], growths: Sequence[float]) -> tuple[float, float, float]:
+        """Base plus every term's largest branch, and until when it stays the largest. Source: the class."""
+        if batch >= len(self.base):
+            raise InputError(f"a batch of {batch} exceeds the step time's {len(self.base) - 1}")
+        seconds, slope, holds = self.base[batch], 0.0, math.inf
+        if not batch:
+            return seconds, 0.0, holds
+        share = 1.0 / min(self.ranks, batch)
+        for term in self.terms:
+            best, rise, start, others = -math.inf, 0.0, 0.0, []
+            for branch in term:
+                value, grown = branch[0] * batch, 0.0
+                start = max(start, value)
+                for coefficient, total, growth in zip(branch[1:], totals, growths, strict=True):
+                    value += coefficient * total
+                    grown += coefficient * growth
+                others.append((value, grown))
+                if value > best or (value == best and grown > rise):
+                    best, rise = value, grown
+            for value, grown in others:
+                if grown > rise:
+                    holds = min(holds, max(1.0, math.ceil((best - value) / (grown - rise) + 1e-9)))
+            seconds += (best - start) * share
+            slope += rise * share
+        return seconds, slope, holds
+
+    def prefill(self, batch: int, chunks: Sequence[tuple[int, int]]) -> float:
+        """Matmuls of the longer step less those of its decodes, and attention over the ranks, [s].
+
+        Source: the class.
+        """
+        parallel = min(self.ranks, len(chunks))
+        tokens = sum(t for t, _ in chunks) / parallel
+        rank = max(batch / self.ranks, 1.0) * self.queries if batch else 0.0
+        stage = rank * self.data
+        matmul, experts = self.matmul.at, self.experts.at
+        seconds = matmul(rank + tokens) - matmul(rank)
+        seconds += experts(stage + tokens * min(parallel, self.data)) - experts(stage)
+        if self.prompt is not None:
+            each = self.prompt.seconds
+            seconds += sum(each(t, k) for t, k in chunks) / parallel
+        return seconds
+
+    def prefill_run(self, batch: int, tokens: int, behind: int, steps: int) -> float:
+        """Chunk after chunk, [s]. Source: the class."""
+        one = self.prefill(batch, [(tokens, behind)])
+        if self.prompt is None:
+            return steps * one
+        each = self.prompt.seconds
+        first = each(tokens, behind)
+        return steps * (one - first) + sum(each(tokens, behind + k * tokens) for k in range(steps))
