@@ -92,8 +92,16 @@ class Replica:
         """Requests waiting or in service now, [1]. Source: definition."""
         return len(self.waiting) + len(self.active)
 
-    def advance(self, until: float = math.inf) -> None:
-        """Run until the clock has reached ``until`` [s], to the end of that step, or nothing is left."""
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in service and nothing is to come."""
+        return not (self.active or self.waiting or self.next < len(self.coming))
+
+    def advance(self, until: float = math.inf, once: bool = False) -> None:
+        """Run until the clock has reached ``until`` [s], to the end of that step, or nothing is left.
+
+        ``once``: at most one event.
+        """
         while True:
             coming = self.coming
             while self.next < len(coming) and coming[self.next][0] <= self.clock:
@@ -113,6 +121,8 @@ class Replica:
                 self._decode_many(1 if preempting else None, until)
             elif preempting or not self._run_of_chunks(until):
                 self._mixed_step(admit=not preempting)
+            if once:
+                return
 
     def _line_up(self, i: int) -> None:
         """Into the waiting line: by priority, then by arrival, a preempted one at its old place."""

@@ -11,7 +11,7 @@ from planner.errors import InputError
 from planner.serving.engine_limits import EngineLimits
 from planner.serving.replica import Follow, Progress, Replica
 from planner.serving.requests import RequestRecord, Requests, read_requests
-from planner.serving.step_time import LinearStepTime, StepTime
+from planner.serving.step_time import StepTime
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,6 +81,7 @@ def simulate(
 
     Source: continuous batching, Yu et al., "Orca", OSDI 2022; chunked prefill, arXiv 2403.02310.
 
+    >>> from planner.serving import LinearStepTime
     >>> one = simulate([{"arrival_s": 0.0, "input_tokens": 100, "output_tokens": 3}],
     ...                LinearStepTime(0.01, 0.0, 0.0, 1e-4), token_budget=2048, max_sequences=8)
     >>> one[0].first_token_s, one[0].completion_s
@@ -116,9 +117,9 @@ def run_replica(
     limits.check(requests)
     progress = Progress(requests, draw_all_steps(requests, acceptance, seed), prefilled)
     if concurrency is not None:
-        follow = _closed_loop(progress, concurrency, think_time_s)
+        follow = closed_loop(progress, concurrency, think_time_s)
     replica = Replica(progress, step_time, limits, follow)
-    for arrival, i in _starts(progress, concurrency):
+    for arrival, i in starts(progress, concurrency):
         replica.submit(arrival, i)
     replica.advance()
     return collect(progress, [replica])
@@ -137,8 +138,11 @@ def draw_all_steps(requests: Requests, acceptance: Sequence[float], seed: int) -
     return steps
 
 
-def _starts(progress: Progress, concurrency: int | None) -> list[tuple[float, int]]:
-    """Requests that arrive without another's completion, in order of arrival."""
+def starts(progress: Progress, concurrency: int | None) -> list[tuple[float, int]]:
+    """Requests that arrive without another's completion, in order of arrival: [s] and their index.
+
+    Source: definition of open and closed loops.
+    """
     if concurrency is not None:
         return [(0.0, i) for i in range(min(concurrency, len(progress.arrival)))]
     timed = [(t, i) for i, t in enumerate(progress.arrival) if t != math.inf]
@@ -146,8 +150,11 @@ def _starts(progress: Progress, concurrency: int | None) -> list[tuple[float, in
     return timed
 
 
-def _closed_loop(progress: Progress, concurrency: int, think_time_s: float) -> Follow:
-    """Whoever completes is followed by the next request in line."""
+def closed_loop(progress: Progress, concurrency: int, think_time_s: float) -> Follow:
+    """Whoever completes is followed by the next request in line, after ``think_time_s`` [s].
+
+    Raises InputError for less than one at a time. Source: benchmark clients with a maximum concurrency.
+    """
     if concurrency < 1:
         raise InputError(f"concurrency is {concurrency}", expected="1 or more")
     count = len(progress.arrival)

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.errors import InputError
 
@@ -45,6 +45,13 @@ class StepTime(ABC):
         """:meth:`prefill` of ``steps`` successive chunks of ``tokens`` [tokens], one a step, [s].
 
         Source: see the class.
+        """
+
+    @abstractmethod
+    def scaled(self, factor: float) -> StepTime:
+        """The same step, ``factor`` [1] times as long: for how figures depend on its error.
+
+        Times in [s]. Source: definition.
         """
 
 
@@ -85,6 +92,10 @@ class LinearStepTime(StepTime):
         """
         return self.prefill(batch, [(tokens * steps, behind)])
 
+    def scaled(self, factor: float) -> LinearStepTime:
+        """Every constant times ``factor``, [s]. Source: definition."""
+        return LinearStepTime(*(factor * c for c in (self.c0, self.c1, self.c2, self.c3, self.c4)))
+
 
 #: coefficients of a linear form: a constant per sequence [s], then [s/token] of the whole context's
 #: sum and of each limit's
@@ -108,6 +119,10 @@ class Table:
         i = min(bisect_right(grid, x), len(grid) - 1)
         left = grid[i - 1]
         return values[i - 1] + (values[i] - values[i - 1]) * (x - left) / (grid[i] - left)
+
+    def scaled(self, factor: float) -> Table:
+        """Values times ``factor``, in their unit [s]. Source: definition."""
+        return Table(self.grid, tuple(factor * v for v in self.values))
 
 
 ZERO = Table((0.0, 1.0), (0.0, 0.0))
@@ -135,6 +150,11 @@ class PromptAttention:
         near = low[j - 1] + (low[j] - low[j - 1]) * v
         far = high[j - 1] + (high[j] - high[j - 1]) * v
         return self.latency + tokens * (near + (far - near) * u)
+
+    def scaled(self, factor: float) -> PromptAttention:
+        """Times ``factor``, [s]. Source: definition."""
+        table = tuple(tuple(factor * v for v in row) for row in self.table)
+        return PromptAttention(self.behind, self.chunk, table, factor * self.latency)
 
 
 @dataclass(frozen=True)
@@ -211,3 +231,14 @@ class PiecewiseStepTime(StepTime):
         each = self.prompt.seconds
         first = each(tokens, behind)
         return steps * (one - first) + sum(each(tokens, behind + k * tokens) for k in range(steps))
+
+    def scaled(self, factor: float) -> PiecewiseStepTime:
+        """Every time in it times ``factor``, [s]. Source: definition."""
+        return replace(
+            self,
+            base=tuple(factor * v for v in self.base),
+            terms=tuple(tuple(tuple(factor * c for c in branch) for branch in term) for term in self.terms),
+            matmul=self.matmul.scaled(factor),
+            experts=self.experts.scaled(factor),
+            prompt=self.prompt.scaled(factor) if self.prompt else None,
+        )

@@ -55,6 +55,13 @@ class AttentionCost(ABC):
         FLOPs [FLOP] and bytes [B] in the shape of ``context``. Source: see the class.
         """
 
+    def limits(self, queries: int) -> tuple[float, ...]:
+        """Contexts at which a decode step's work stops growing as before, [tokens]; none for most.
+
+        Between them, :meth:`decode` is linear in context. Source: see the class.
+        """
+        return ()
+
     @abstractmethod
     def prefill(self, new: Array, cached: Array, kv_format: str) -> tuple[Part, ...]:
         """Kernels that process ``new`` [tokens] after ``cached`` [tokens], causal; same units.

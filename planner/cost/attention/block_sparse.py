@@ -56,6 +56,11 @@ class BlockSparseAttentionCost(FullAttentionCost):
         """
         return self.compressed_entries(context) + self.selected_tokens(context)
 
+    def limits(self, queries: int) -> tuple[float, ...]:
+        """Selected blocks and window, once and for every query of a step, [tokens]. Source: the class."""
+        most = float(self.sparse.top_blocks * self.sparse.block + self.sparse.window)
+        return (most, most * queries)
+
     def _index_bytes(self) -> float:
         return 2.0 * self.sparse.index_dim
 

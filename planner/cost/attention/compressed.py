@@ -43,6 +43,14 @@ class CompressedAttentionCost(AttentionCost):
         entries = self._entries(context)
         return np.minimum(entries, float(self.spec.top_k)) if self.spec.top_k else entries
 
+    def limits(self, queries: int) -> tuple[float, ...]:
+        """The window, and the tokens behind a full selection, once and for every query, [tokens].
+
+        Source: see the class.
+        """
+        selected = float(self.spec.top_k * self.spec.ratio)
+        return (float(self.spec.window), *((selected, selected * queries) if selected else ()))
+
     def stored_bytes(self, context: Array, kv_format: str) -> Array:
         """Compressed entries, their index keys and the window, [B], shape of context.
 

@@ -75,6 +75,10 @@ class SlidingAttentionCost(FullAttentionCost):
         super().__init__(spec)
         self.window = float(spec.window)
 
+    def limits(self, queries: int) -> tuple[float, ...]:
+        """The window, [tokens]. Source: see the class."""
+        return (self.window,)
+
     def stored_bytes(self, context: Array, kv_format: str) -> Array:
         """Bytes of ``min(context, window)`` tokens, [B], shape of context. Source: see the class.
 

@@ -108,6 +108,10 @@ class SparseLatentAttentionCost(LatentAttentionCost):
         """Bytes of one token's index key, [B]; 132 for DeepSeek-V3.2. Source: see the class."""
         return self.sparse.index_dim + INDEX_SCALE_BYTES if self.sparse.owns_indexer else 0.0
 
+    def limits(self, queries: int) -> tuple[float, ...]:
+        """The selection's size, and all the selections of a step together, [tokens]. Source: the class."""
+        return (float(self.sparse.top_k), float(self.sparse.top_k * queries))
+
     def stored_bytes(self, context: Array, kv_format: str) -> Array:
         """Latent and index bytes, [B], shape of context. Source: see the class.
 

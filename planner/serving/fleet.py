@@ -1,0 +1,198 @@
+"""Several replicas behind a router, and prompts and answers served by pools of their own."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from planner.errors import InputError
+from planner.serving.engine_limits import EngineLimits
+from planner.serving.replica import Follow, Progress, Replica
+from planner.serving.requests import Requests
+from planner.serving.simulator import Run, closed_loop, collect, draw_all_steps, starts
+from planner.serving.step_time import StepTime
+
+Routing = Literal["least-loaded", "power-of-two", "round-robin", "random", "prefix-affinity"]
+ROUTINGS: tuple[Routing, ...] = ("least-loaded", "power-of-two", "round-robin", "random", "prefix-affinity")
+
+
+def simulate_fleet(
+    requests: Requests,
+    step_time: StepTime,
+    limits: EngineLimits,
+    *,
+    replicas: int,
+    routing: Routing = "least-loaded",
+    acceptance: Sequence[float] = (),
+    concurrency: int | None = None,
+    think_time_s: float = 0.0,
+    follow: Follow | None = None,
+    prefilled: bool = False,
+    seed: int = 0,
+) -> Run:
+    """Requests through ``replicas`` equal replicas; records in the order given, [s] and [tokens].
+
+    The router sends a request on at its arrival: to the replica with the fewest requests in it
+    (``least-loaded``), to the emptier of two drawn at random, in turn, at random, or to the one its first
+    prefix block names. Other arguments as in :func:`planner.serving.simulator.simulate`; ``follow`` as in
+    :func:`planner.serving.simulator.run_replica`. Raises InputError for an unknown routing.
+
+    Source: Mitzenmacher, "The power of two choices in randomized load balancing", 2001.
+    """
+    if routing not in ROUTINGS:
+        raise InputError(f"routing {routing!r} is not known", expected="one of " + ", ".join(ROUTINGS))
+    if replicas < 1:
+        raise InputError(f"replicas is {replicas}", expected="1 or more")
+    limits.check(requests)
+    progress = Progress(requests, draw_all_steps(requests, acceptance, seed), prefilled)
+    if concurrency is not None:
+        follow = closed_loop(progress, concurrency, think_time_s)
+    arrivals = starts(progress, concurrency)
+    if follow is not None:
+        follow = _into(arrivals, follow)
+    members = [Replica(progress, step_time, limits, follow, k) for k in range(replicas)]
+    choose = _chooser(routing, members, requests, seed)
+    blind = routing not in ("least-loaded", "power-of-two")
+    if blind and follow is None:
+        for arrival, i in arrivals:
+            choose(i).submit(arrival, i)
+    else:
+        _in_step(members, arrivals, choose)
+    for member in members:
+        member.advance()
+    return collect(progress, members)
+
+
+def _into(arrivals: list[tuple[float, int]], follow: Follow) -> Follow:
+    """Requests that follow a completion go back to the router."""
+
+    def onward(i: int, completed: float) -> tuple[()]:
+        for arrival in follow(i, completed):
+            heapq.heappush(arrivals, arrival)
+        return ()
+
+    return onward
+
+
+def _in_step(members: list[Replica], arrivals: list[tuple[float, int]], choose: Callable[[int], Replica]) -> None:
+    """Advance all replicas to each arrival before it is routed."""
+    heapq.heapify(arrivals)
+    while True:
+        if not arrivals:
+            running = [m for m in members if not m.idle]
+            if not running or running[0].follow is None:
+                return
+            min(running, key=lambda m: m.clock).advance(once=True)
+            continue
+        now = arrivals[0][0]
+        for member in members:
+            if member.clock < now:
+                member.advance(now)
+        if arrivals[0][0] < now:
+            continue
+        arrival, i = heapq.heappop(arrivals)
+        choose(i).submit(arrival, i)
+
+
+def _chooser(routing: Routing, members: list[Replica], requests: Requests, seed: int) -> Callable[[int], Replica]:
+    rng = random.Random(seed)
+    count = len(members)
+    turn = iter(range(1 << 62))
+    prefixes = requests.prefix
+
+    def load(member: Replica) -> int:
+        return member.in_system + len(member.coming) - member.next
+
+    def least(_: int) -> Replica:
+        return min(members, key=load)
+
+    def of_two(_: int) -> Replica:
+        return min((members[k] for k in rng.sample(range(count), min(2, count))), key=load)
+
+    def in_turn(_: int) -> Replica:
+        return members[next(turn) % count]
+
+    def at_random(_: int) -> Replica:
+        return members[rng.randrange(count)]
+
+    homes: dict[object, int] = {}
+
+    def by_prefix(i: int) -> Replica:
+        name: object = prefixes[i][0] if prefixes and prefixes[i] else ("alone", i)
+        return members[homes.setdefault(name, len(homes) % count)]
+
+    ways = {
+        "least-loaded": least, "power-of-two": of_two, "round-robin": in_turn,
+        "random": at_random, "prefix-affinity": by_prefix,
+    }  # fmt: skip
+    return ways[routing]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Equal replicas that do one kind of work: their step, limits and number."""
+
+    step_time: StepTime
+    limits: EngineLimits
+    replicas: int
+
+
+def simulate_disaggregated(
+    requests: Requests,
+    prefill: Pool,
+    decode: Pool,
+    *,
+    transfer_latency_s: float,
+    transfer_s_per_token: float,
+    routing: Routing = "least-loaded",
+    acceptance: Sequence[float] = (),
+    seed: int = 0,
+) -> tuple[Run, Run, Run]:
+    """Prompts in one pool, their caches sent to another that decodes, [s] and [tokens].
+
+    A prompt's cache takes ``transfer_latency_s`` [s] and ``transfer_s_per_token`` [s/token]; its first
+    token counts as out when it has arrived, and waiting in the decode pool shows in the time per output
+    token. Returns whole records, and the runs of the prefill and the decode pool. Open loop only.
+
+    Source: Zhong et al., "DistServe", arXiv 2401.09670; Patel et al., "Splitwise", arXiv 2311.18677.
+    """
+    n = len(requests)
+    prompts = Requests(
+        requests.arrival, requests.input, [1] * n, requests.cached, requests.prefix, requests.priority, requests.kind
+    )
+    first = simulate_fleet(
+        prompts, prefill.step_time, prefill.limits, replicas=prefill.replicas, routing=routing, seed=seed
+    )  # fmt: skip
+    sent = [r.completion_s + transfer_latency_s + transfer_s_per_token * r.input_tokens for r in first.records]
+    rest = [i for i in range(n) if requests.output[i] > 1]
+    answers = Requests(
+        [sent[i] for i in rest],
+        [requests.input[i] for i in rest],
+        [requests.output[i] for i in rest],
+        [0] * len(rest),
+        None,
+        [requests.priority[i] for i in rest] if requests.priority else None,
+    )
+    second = simulate_fleet(
+        answers, decode.step_time, decode.limits, replicas=decode.replicas, routing=routing,
+        acceptance=acceptance, prefilled=True, seed=seed,
+    )  # fmt: skip
+    whole = [record._replace(first_token_s=t, completion_s=t) for record, t in zip(first.records, sent, strict=True)]
+    for i, record in zip(rest, second.records, strict=True):
+        whole[i] = whole[i]._replace(
+            completion_s=record.completion_s,
+            output_tokens=requests.output[i],
+            preemptions=whole[i].preemptions + record.preemptions,
+            replica=record.replica,
+        )
+    joined = Run(
+        whole,
+        (*first.busy_s, *second.busy_s),
+        first.steps + second.steps,
+        first.prefilled + second.prefilled,
+        second.decoded,
+    )
+    return joined, first, second
