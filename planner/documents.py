@@ -21,11 +21,15 @@ _BARE = re.compile(r"""^\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_-]+))""")
 
 @dataclass
 class Document:
-    """A parsed TOML file: its ``data``, ``name`` for messages, ``text`` and where keys are."""
+    """A parsed TOML file: its ``data``, ``name`` for messages, ``text`` and where keys are.
+
+    ``settings`` are the paths that ``--set`` gave: what is wrong there is not in the file.
+    """
 
     name: str
     data: dict[str, Any]
     text: str = ""
+    settings: tuple[tuple[str | int, ...], ...] = ()
     _lines: dict[tuple[str | int, ...], int] | None = field(default=None, repr=False)
 
     def line(self, path: Sequence[str | int]) -> int | None:
@@ -50,12 +54,13 @@ class Document:
         expected: str | None = None,
         suggestion: str | None = None,
     ) -> InputError:
-        """An InputError that names this file, the dotted key and its line."""
+        """An InputError that names this file (or ``--set``), the dotted key and its line."""
+        set_here = any(tuple(path[: len(s)]) == s for s in self.settings)
         return InputError(
             problem,
-            file=self.name,
+            file="--set" if set_here else self.name,
             key=dotted(path),
-            line=self.line(path),
+            line=None if set_here else self.line(path),
             expected=expected,
             suggestion=suggestion,
         )
@@ -79,20 +84,13 @@ def read_text(path: str | Path) -> tuple[str, str]:
     Raises InputError when it is missing, a folder, over 1 MB or not UTF-8.
     """
     if str(path) == "-":
+        if sys.stdin is None:
+            raise InputError("standard input is closed", expected="a file, or text on standard input")
         raw, name = sys.stdin.buffer.read(SIZE_LIMIT + 1), "<stdin>"
     else:
-        file, name = Path(path), str(path)
-        if not file.exists():
-            folder = file.parent if file.parent.is_dir() else None
-            close = nearest(file.name, [p.name for p in folder.iterdir()]) if folder else None
-            raise InputError("no such file", file=name, suggestion=close)
-        if file.is_dir():
-            raise InputError("is a folder", file=name, expected="a file")
-        if file.stat().st_size > SIZE_LIMIT:
-            size = file.stat().st_size / 1e6
-            raise InputError(f"is {size:.1f} MB", file=name, expected="at most 1 MB")
+        name = str(path)
         try:
-            raw = file.read_bytes()
+            raw = _read_file(Path(path), name)
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror})", file=name) from None
     if len(raw) > SIZE_LIMIT:
@@ -102,6 +100,24 @@ def read_text(path: str | Path) -> tuple[str, str]:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise InputError("is not UTF-8 text", file=name, line=line) from None
+
+
+def _read_file(file: Path, name: str) -> bytes:
+    if not name:
+        raise InputError("the file has an empty name", expected="the path of a file")
+    if not file.exists():
+        if file.is_symlink():
+            raise InputError("is a link that leads nowhere", file=name, expected="a file")
+        folder = file.parent if file.parent.is_dir() else None
+        close = nearest(file.name, [p.name for p in folder.iterdir()]) if folder else None
+        raise InputError("no such file", file=name, suggestion=close)
+    if file.is_dir():
+        raise InputError("is a folder", file=name, expected="a file")
+    size = file.stat().st_size
+    if size > SIZE_LIMIT:
+        raise InputError(f"is {size / 1e6:.1f} MB", file=name, expected="at most 1 MB")
+    with file.open("rb") as stream:
+        return stream.read(SIZE_LIMIT + 1)  # a device has no size and no end
 
 
 def read_toml(path: str | Path) -> Document:
@@ -172,40 +188,64 @@ def apply_overrides(document: Document, overrides: Iterable[str]) -> Document:
     import copy
 
     data = copy.deepcopy(document.data)
+    paths = []
     for setting in overrides:
         key, equals, value = setting.partition("=")
-        path = [p for p in re.split(r"\.|\[(\d+)\]", key.strip()) if p]
+        path = _setting_path(key.strip())
         if not equals or not path:
             raise InputError(f"--set {setting!r} is not a setting", expected="key.path=value")
-        _assign(data, path, _value(value.strip()), setting)
-    return Document(document.name, data, document.text)
+        paths.append(_assign(data, path, _value(value.strip()), setting))
+    return Document(document.name, data, document.text, tuple(paths))
+
+
+_STEP = re.compile(r"""(?:\.|^)(?:"([^"]+)"|'([^']+)'|([^.\[\]"'=\s]+))|\[(\d+)\]""")
+
+
+def _setting_path(text: str) -> list[str | int]:
+    """Keys and indices of a dotted key, [] when it is none."""
+    path: list[str | int] = []
+    at = 0
+    while at < len(text):
+        step = _STEP.match(text, at)
+        if step is None:
+            return []
+        path.append(int(step.group(4)) if step.group(4) else next(g for g in step.groups()[:3] if g))
+        at = step.end()
+    return path if path and isinstance(path[0], str) else []
 
 
 def _value(text: str) -> Any:
     try:
-        return tomli.loads(f"value = {text}")["value"]
-    except tomli.TOMLDecodeError:
+        read = tomli.loads(f"value = {text}")
+    except (tomli.TOMLDecodeError, RecursionError):
         return text
+    return read["value"] if len(read) == 1 else text
 
 
-def _assign(data: Any, path: list[str], value: Any, setting: str) -> None:
-    for depth, part in enumerate(path[:-1]):
+def _assign(data: Any, path: list[str | int], value: Any, setting: str) -> tuple[str | int, ...]:
+    """Put ``value`` at ``path``; gives the path with list places as numbers."""
+    taken: list[str | int] = []
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        place: str | int = part
         if isinstance(data, list):
-            if not part.isdigit() or int(part) >= len(data):
-                raise InputError(f"--set {setting!r}: no entry {part!r}", expected=f"0 to {len(data) - 1}")
-            data = data[int(part)]
-        elif isinstance(data, dict):
-            data = data.setdefault(part, {})
-        if not isinstance(data, dict | list):
-            place = ".".join(path[: depth + 1])
-            raise InputError(f"--set {setting!r}: {place} is not a table")
-    last = path[-1]
-    if isinstance(data, list):
-        if not last.isdigit() or int(last) >= len(data):
-            raise InputError(f"--set {setting!r}: no entry {last!r}")
-        data[int(last)] = value
-    else:
-        data[last] = value
+            if not str(part).isdigit() or int(part) >= len(data):
+                known = f"0 to {len(data) - 1}" if data else "a list, as [...]"
+                raise InputError(f"--set {setting!r}: no entry {part!r} in {dotted(taken)}", expected=known)
+            place = int(part)
+        elif not isinstance(data, dict):
+            raise InputError(f"--set {setting!r}: {dotted(taken)} is not a table")
+        elif isinstance(part, int):
+            raise InputError(f"--set {setting!r}: {dotted(taken)} is not a list in the file", expected="the whole list")
+        elif not last:
+            nested = isinstance(path[depth + 1], str)
+            data.setdefault(part, {} if nested else [])
+        taken.append(place)
+        if last:
+            data[place] = value
+        else:
+            data = data[place]
+    return tuple(taken)
 
 
 # -- reading values out of a fact file -----------------------------------------------------------

@@ -13,6 +13,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+PROBLEM = 240  # characters of a problem; what was given may be a whole file
+
 
 class PlannerError(Exception):
     """Base of the tree; the message is one line a user can act on."""
@@ -50,13 +52,26 @@ class InputError(PlannerError):
         key = f"{self.key}: " if self.key else ""
         tail = f"; expected {self.expected}" if self.expected else ""
         hint = f". Did you mean {self.suggestion!r}?" if self.suggestion else ""
-        return f"{place}{key}{self.problem}{tail}{hint}"
+        return one_line(f"{place}{key}") + one_line(self.problem, PROBLEM) + one_line(f"{tail}{hint}")
 
 
 class NoPlanError(PlannerError):
     """Nothing in the search satisfies the workload; carries the nearest miss."""
 
     exit_code = 3
+
+
+def one_line(text: str, most: int | None = None) -> str:
+    r"""Text without line breaks or control characters, its middle left out beyond ``most`` characters.
+
+    >>> one_line("a\nb"), one_line("abcdefghij", 7)
+    ('a\\nb', 'abc…hij')
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if most is None or len(shown) <= most:
+        return shown
+    half = (most - 1) // 2
+    return f"{shown[:half]}…{shown[-half:]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -67,5 +82,5 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """
     choices = sorted(known)
     folded = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.55)
+    found = difflib.get_close_matches(name[:100].lower(), folded, n=1, cutoff=0.55)
     return folded[found[0]] if found else None

@@ -11,11 +11,15 @@ import typer
 from planner.cli.base import app, database_with
 from planner.cli.options import (
     DatabaseOption,
+    FileOption,
+    Format,
     FormatOption,
     GpusOption,
     ModelsOption,
     OutputOption,
     PricesOption,
+    SchemaFormatOption,
+    TemplateFormatOption,
     names,
 )
 from planner.errors import InputError, nearest
@@ -32,7 +36,7 @@ def list_(
     output: OutputOption = None,
 ) -> None:
     """List accelerators, models or prices."""
-    from dataclasses import asdict
+    from dataclasses import asdict, fields
 
     from planner.cli.output import emit
     from planner.report import listing
@@ -40,7 +44,10 @@ def list_(
     kinds = ("gpus", "models", "prices")
     if what not in kinds:
         raise InputError(f"cannot list {what!r}", expected="gpus, models or prices", suggestion=nearest(what, kinds))
+    if what == "models" and gpus is not None:
+        raise InputError("--gpus goes with gpus and prices", expected="list models without it")
     rows: list[Any]
+    head: list[str] = []
     blocks: Callable[[Sequence[Any]], Sequence[Any]]
     if what == "models":
         from planner.models import list_models
@@ -48,9 +55,12 @@ def list_(
         rows = list(list_models(models or ()))
         blocks = listing.models_blocks
     elif what == "prices":
+        from planner.hardware import Price
+
         database = database_with(hardware_db, prices)
         wanted = [database.accelerator(n).name for n in names(gpus) or database.accelerators]
         rows = [p for name in wanted for p in database.prices.of(name)]
+        head = [f.name for f in fields(Price)]
         blocks = listing.prices_blocks
     else:
         from planner.sizing import datasheet
@@ -62,7 +72,7 @@ def list_(
         )  # fmt: skip
         return
     records = [asdict(r) for r in rows]
-    emit(format_, output, data=records, blocks=lambda: blocks(rows), records=lambda: records)
+    emit(format_, output, data=records, blocks=lambda: blocks(rows), records=lambda: records, columns=head)
 
 
 @app.command()
@@ -81,6 +91,8 @@ def show(
 
     if what not in ("gpu", "model"):
         raise InputError(f"cannot show {what!r}", expected="gpu or model", suggestion=nearest(what, ("gpu", "model")))
+    if not name.strip():
+        raise InputError(f"the name of the {what} is empty", expected=f"a name of `planner list {what}s`")
     if what == "gpu":
         database = database_with(hardware_db)
         chip = database.accelerator(name)
@@ -107,11 +119,12 @@ def show(
 @app.command()
 def init(
     kind: Annotated[str, typer.Argument(help="chat, rag, coding-agent, reasoning or batch.")] = "chat",
-    output: OutputOption = None,
+    format_: TemplateFormatOption = None,
+    output: FileOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.", show_default=False)] = False,
 ) -> None:
     """Write a commented workload file to start from."""
-    from planner.cli.output import write
+    from planner.cli.output import emit, write
     from planner.workload.examples import KINDS, example_text
 
     if kind not in KINDS:
@@ -120,28 +133,49 @@ def init(
         )
     if output is not None and output.exists() and not force:
         raise InputError("exists already", file=str(output), expected="--force to replace it")
-    write(example_text(kind), output)
+    text = example_text(kind)
+    if format_ is None:
+        write(text, output)
+        return
+    from planner.documents import parse_toml
+    from planner.report.blocks import Heading, sheet
+    from planner.report.render import flatten
+
+    data = parse_toml(text, kind).data
+    rows = [{"key": key, "value": value} for key, value in flatten(data, separator=".").items()]
+    emit(
+        format_, output, data=data, records=lambda: rows,
+        blocks=lambda: [Heading(kind), sheet(("Key", "Value"), [tuple(row.values()) for row in rows])],
+    )  # fmt: skip
 
 
 @app.command()
 def schema(
-    what: Annotated[str, typer.Argument(help="workload or result.")] = "workload",
-    output: OutputOption = None,
+    what: Annotated[str, typer.Argument(help="workload, result or estimate.")] = "workload",
+    format_: SchemaFormatOption = None,
+    output: FileOption = None,
 ) -> None:
-    """Print the JSON Schema of a workload file or of a recommendation."""
-    from planner.cli.output import to_json, write
+    """Print the JSON Schema of a workload file, of a recommendation or of an estimate; its fields in other formats."""
+    from planner.cli.output import emit
+    from planner.report import listing
 
     if what == "workload":
         from planner.workload.schema import WorkloadFile as Kind
     elif what == "result":
         from planner.sizing.result import Recommendation as Kind  # type: ignore[assignment]
+    elif what == "estimate":
+        from planner.sizing.result import Estimate as Kind  # type: ignore[assignment]
     else:
         raise InputError(
             f"no schema of {what!r}",
-            expected="workload or result",
-            suggestion=nearest(what, ("workload", "result")),
+            expected="workload, result or estimate",
+            suggestion=nearest(what, ("workload", "result", "estimate")),
         )
-    write(to_json(Kind.model_json_schema()), output)
+    found = Kind.model_json_schema()
+    emit(
+        format_ or Format.json, output, data=found, blocks=lambda: listing.schema_blocks(found),
+        records=lambda: listing.schema_fields(found),
+    )  # fmt: skip
 
 
 @app.command("check-db")
@@ -174,7 +208,7 @@ def check_db(
             Text(f"{counts}: " + ("no problem found" if not problems else f"{len(problems)} problems")),
             *([sheet(columns, [tuple(p.values()) for p in problems])] if problems else []),
         ],
-        records=lambda: problems,
+        records=lambda: problems, columns=("file", "key", "message", "severity"),
     )  # fmt: skip
     if any(p["severity"] == "error" for p in problems):
         raise typer.Exit(2)

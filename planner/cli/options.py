@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from planner.errors import InputError
+
 
 class Format(str, Enum):
     """How a result is written."""
@@ -24,6 +26,15 @@ FormatOption = Annotated[
 OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Write to this file; its suffix sets the format.", show_default=False),
+]
+FileOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.", show_default=False)]
+TemplateFormatOption = Annotated[
+    Format | None,
+    typer.Option("--format", "-f", help="table, json, csv or markdown; TOML by default.", show_default=False),
+]
+SchemaFormatOption = Annotated[
+    Format | None,
+    typer.Option("--format", "-f", help="table, json, csv or markdown; json by default.", show_default=False),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -57,5 +68,14 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress an
 
 
 def names(text: str | None) -> list[str] | None:
-    """A comma-separated option as a list, or None."""
-    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+    """A comma-separated option as a list without repeats, or None; InputError when it names nothing.
+
+    >>> names("h100, b200,h100,")
+    ['h100', 'b200']
+    """
+    if text is None:
+        return None
+    listed = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not listed:
+        raise InputError(f"--gpus {text!r} names no accelerator", expected="names, as h100-sxm,b200-sxm")
+    return listed

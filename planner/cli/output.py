@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ def choose_format(wanted: Format | None, output: Path | None) -> Format:
     """The format asked for, else the output file's, else a table. InputError for an odd suffix."""
     if wanted is not None or output is None:
         return wanted or Format.table
-    if output.suffix not in SUFFIXES:
+    suffix = output.suffix.lower()
+    if suffix not in SUFFIXES:
         raise InputError(
             f"no format for {output.name!r}", key="--output",
             expected="--format, or a name ending in " + ", ".join(SUFFIXES),
         )  # fmt: skip
-    return SUFFIXES[output.suffix]
+    return SUFFIXES[suffix]
 
 
 def emit(
@@ -38,10 +40,14 @@ def emit(
     data: Any,
     blocks: Callable[[], Sequence[Block]],
     records: Callable[[], Sequence[Mapping[str, Any]]],
+    columns: Sequence[str] = (),
 ) -> None:
-    """Write a result: ``data`` as JSON, ``records`` as CSV, ``blocks`` otherwise."""
+    """Write a result: ``data`` as JSON, ``records`` as CSV, ``blocks`` otherwise.
+
+    ``columns`` head a CSV that may have no rows.
+    """
     chosen = choose_format(wanted, output)
-    write(_text(chosen, output, data, blocks, records), output)
+    write(_text(chosen, output, data, blocks, records, columns), output)
 
 
 def _text(
@@ -50,16 +56,17 @@ def _text(
     data: Any,
     blocks: Callable[[], Sequence[Block]],
     records: Callable[[], Sequence[Mapping[str, Any]]],
+    columns: Sequence[str],
 ) -> str:
     from planner.report import render
 
     if chosen is Format.json:
         return to_json(data)
     if chosen is Format.csv:
-        return render.comma_separated(records())
+        return render.comma_separated(records(), columns)
     if chosen is Format.markdown:
         return render.markdown(blocks())
-    if output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+    if output is None and sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         return render.terminal(blocks())
     return render.plain(blocks())
 
@@ -84,19 +91,73 @@ def _finite(value: Any) -> Any:
 
 
 def write(text: str, output: Path | None) -> None:
-    """Text to standard output, or to a file by way of a temporary one beside it."""
+    """Text to standard output, or to a file whole or not at all.
+
+    InputError when ``output`` cannot be written, PlannerError when there is no room for the text.
+    """
     if output is None:
+        _print(text)
+        return
+    try:
+        found = output.stat()
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
+        raise _failed(output, error) from None
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise InputError("is a folder", file=str(output), key="--output", expected="a file")
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        # a device or a pipe has nothing to replace, and must never be replaced
+        try:
+            with output.open("w", encoding="utf-8", errors="replace") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise _failed(output, error) from None
+        return
+    try:
+        target = output.resolve()  # through links, so that a link stays one
+    except (OSError, RuntimeError):
+        raise InputError("is a loop of links", file=str(output), key="--output", expected="a file") from None
+    if not target.parent.is_dir():
+        raise InputError("no such folder", file=str(target.parent), key="--output")
+    _replace(text, target, None if found is None else stat.S_IMODE(found.st_mode))
+
+
+def _replace(text: str, target: Path, mode: int | None) -> None:
+    """The text at ``target`` by way of a file beside it, with the old file's mode if there was one."""
+    beside = target.parent / f".planner-{os.getpid()}.tmp"
+    try:
+        with beside.open("x", encoding="utf-8", errors="replace") as stream:
+            stream.write(text)
+        if mode is not None:
+            beside.chmod(mode)
+        beside.replace(target)
+    except OSError as error:
+        raise _failed(target, error) from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _failed(output: Path, error: OSError) -> PlannerError:
+    problem = f"cannot be written ({error.strerror})"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return PlannerError(f"{output}: {problem}")
+    return InputError(problem, file=str(output), key="--output", expected="a file that can be written")
+
+
+def _print(text: str) -> None:
+    if sys.stdout is None:
+        raise PlannerError("standard output is closed; --output writes to a file")
+    try:
         sys.stdout.write(text)
         sys.stdout.flush()
-        return
-    folder = output.resolve().parent
-    if not folder.is_dir():
-        raise InputError("no such folder", file=str(folder), key="--output")
-    if output.is_dir():
-        raise InputError("is a folder", file=str(output), key="--output", expected="a file")
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as temporary:
-            temporary.write(text)
-        Path(temporary.name).replace(output)
+    except BrokenPipeError:
+        discard_output()  # the reader has what it wanted; the result still decides the exit code
     except OSError as error:
-        raise PlannerError(f"{output}: cannot be written ({error.strerror})") from None
+        discard_output()
+        raise PlannerError(f"standard output: cannot be written ({error.strerror})") from None
+
+
+def discard_output() -> None:
+    """Point standard output at nothing, so that no later flush fails."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +44,7 @@ def recommend(
     output: OutputOption = None,
     fail_over_budget: Annotated[
         float | None,
-        typer.Option(help="Exit 4 when the plan costs more than this per hour.", show_default=False),
+        typer.Option(min=0, help="Exit 4 when the plan costs more than this per hour.", show_default=False),
     ] = None,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -55,6 +56,8 @@ def recommend(
     from planner.workload import load_workload
 
     choose_format(format_, output)
+    if fail_over_budget is not None and not math.isfinite(fail_over_budget):
+        raise InputError(f"--fail-over-budget is {fail_over_budget}", expected="dollars per hour")
     started = time.perf_counter()
     asked = load_workload(workload, set_ or ())
     database = database_with(hardware_db, prices)
@@ -138,7 +141,8 @@ def compare_gpus(
     from planner.workload import load_workload
 
     asked = load_workload(workload, set_ or ())
-    found = compare_on_workload(asked, database, gpus=names(gpus), price_overrides=overrides, models=models or ())
+    with Progress(quiet=False):
+        found = compare_on_workload(asked, database, gpus=names(gpus), price_overrides=overrides, models=models or ())
     emit(
         format_, output,
         data={"schema_version": "1.0", "workload": asked.resolved, "accelerators": found},
@@ -164,12 +168,18 @@ def estimate(
     weights: Annotated[str, typer.Option(help="Weight format, or native.")] = "native",
     kv: Annotated[str, typer.Option(help="KV format, or native.")] = "native",
     engine: Annotated[str, typer.Option(help="vllm, sglang, trtllm or generic.")] = "generic",
-    batch: Annotated[float | None, typer.Option(help="Sequences of one bare decode step.", show_default=False)] = None,
-    context: Annotated[float | None, typer.Option(help="Context of each, tokens.", show_default=False)] = None,
-    input_tokens: Annotated[float | None, typer.Option(help="Input tokens of a request.", show_default=False)] = None,
-    output_tokens: Annotated[float | None, typer.Option(help="Output tokens of a request.", show_default=False)] = None,
+    batch: Annotated[
+        float | None, typer.Option(min=1, help="Sequences of one bare decode step.", show_default=False)
+    ] = None,
+    context: Annotated[float | None, typer.Option(min=1, help="Context of each, tokens.", show_default=False)] = None,
+    input_tokens: Annotated[
+        float | None, typer.Option(min=1, help="Input tokens of a request.", show_default=False)
+    ] = None,
+    output_tokens: Annotated[
+        float | None, typer.Option(min=1, help="Output tokens of a request.", show_default=False)
+    ] = None,
     cached_tokens: Annotated[float, typer.Option(help="Input tokens already cached.")] = 0.0,
-    concurrency: Annotated[float | None, typer.Option(help="Requests in flight.", show_default=False)] = None,
+    concurrency: Annotated[float | None, typer.Option(min=1, help="Requests in flight.", show_default=False)] = None,
     rate: Annotated[float | None, typer.Option(help="Requests per second.", show_default=False)] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Everything queued at once.", show_default=False)] = False,
     hardware_db: DatabaseOption = None,
@@ -193,7 +203,7 @@ def estimate(
         blocks=lambda: estimate_blocks(result),
         records=lambda: [result.model_dump(mode="json", exclude_none=True, exclude={"assumptions"})],
     )  # fmt: skip
-    if not result.fits:
+    if not result.fits or (result.step is None and result.latency is None):
         raise NoPlanError(result.warnings[0] if result.warnings else "does not fit")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from planner.hardware import Accelerator, Price
 from planner.models import Model, ModelSummary, difference_from_published
@@ -13,6 +15,10 @@ from planner.units import format_bytes, format_count, format_duration, format_mo
 
 def _rate(value: float | None, scale: float, digits: str = ".4g") -> str | None:
     return None if value is None else format(value / scale, digits)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def datasheet_blocks(rows: Sequence[DatasheetRow]) -> list[Block]:
@@ -47,7 +53,8 @@ def estimate_blocks(result: Estimate) -> list[Block]:
         s = result.step
         blocks.append(
             Text(f"A decode step takes {format_duration(s.seconds)}, bound by {s.bound_by}; "
-                 f"{s.output_tokens_per_second:.0f} tokens/s, {s.output_tokens_per_second_per_gpu:.0f} per accelerator")
+                 f"{_figure(s.output_tokens_per_second)} tokens/s, "
+                 f"{_figure(s.output_tokens_per_second_per_gpu)} per accelerator")
         )  # fmt: skip
         priced = [
             (o.name, f"{o.flops / 1e9:.4g}", format_bytes(o.bytes), format_duration(o.seconds),
@@ -70,8 +77,8 @@ def estimate_blocks(result: Estimate) -> list[Block]:
     if result.throughput is not None:
         t = result.throughput
         blocks.append(
-            Text(f"{t.requests_per_second:.4g} requests/s, {t.output_tokens_per_second:.0f} output tokens/s, "
-                 f"{t.output_tokens_per_second_per_gpu:.0f} per accelerator; "
+            Text(f"{t.requests_per_second:.4g} requests/s, {_figure(t.output_tokens_per_second)} output tokens/s, "
+                 f"{_figure(t.output_tokens_per_second_per_gpu)} per accelerator; "
                 f"at most {t.max_requests_per_second:.4g} requests/s")
         )  # fmt: skip
     if result.memory is not None:
@@ -147,3 +154,40 @@ def model_blocks(model: Model, facts: dict[str, object]) -> list[Block]:
         sheet(("Layers", "Attention", "Feed-forward"), layers, numeric=("Layers",)),
         *([Text(f"note: {off}", "note")] if off else []),
     ]
+
+
+def schema_fields(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every field of a JSON Schema as a record: table, key, type, whether required, default, meaning."""
+    tables = {"": schema} | {name: t for name, t in schema.get("$defs", {}).items() if "properties" in t}
+    return [
+        {"table": name or "(top)", "key": key, "type": _type_text(field), "required": key in table.get("required", ()),
+         "default": json.dumps(field["default"]) if _is_plain(field.get("default")) else None,
+         "meaning": field.get("description", "")}
+        for name, table in tables.items()
+        for key, field in table["properties"].items()
+    ]  # fmt: skip
+
+
+def _is_plain(default: object) -> bool:
+    return default is not None and not isinstance(default, dict)
+
+
+def schema_blocks(schema: Mapping[str, Any]) -> list[Block]:
+    """The fields of a JSON Schema as a table."""
+    rows = [
+        (f["table"], f["key"], f["type"], "required" if f["required"] else f["default"], f["meaning"])
+        for f in schema_fields(schema)
+    ]
+    return [Heading(str(schema.get("title", "Schema"))), sheet(("Table", "Key", "Type", "Default", "Meaning"), rows)]
+
+
+def _type_text(field: Mapping[str, Any]) -> str:
+    if "$ref" in field:
+        return str(field["$ref"]).split("/")[-1]
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(_type_text(f) for f in field["anyOf"] if f.get("type") != "null"))
+    if "enum" in field or "const" in field:
+        return ", ".join(str(v) for v in field.get("enum", [field.get("const")]))
+    if field.get("type") == "array" and "items" in field:
+        return f"list of {_type_text(field['items'])}"
+    return str(field.get("type", "any"))

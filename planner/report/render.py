@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,33 +84,35 @@ def markdown(blocks: Sequence[Block]) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+    return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
 
 
-def flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested record as one level, keys joined with underscores; lists as text.
+def flatten(record: Mapping[str, Any], prefix: str = "", separator: str = "_") -> dict[str, Any]:
+    """A nested record as one level, keys joined with ``separator``; lists as text, tables in them as JSON.
 
-    >>> flatten({"a": {"b": 1}, "c": [2, 3]})
-    {'a_b': 1, 'c': '2;3'}
+    >>> flatten({"a": {"b": 1}, "c": [2, 3], "d": [{"e": None}], "f": float("inf")})
+    {'a_b': 1, 'c': '2;3', 'd': '{"e": null}', 'f': None}
     """
     flat: dict[str, Any] = {}
     for key, value in record.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{name}_"))
+            flat.update(flatten(value, f"{name}{separator}", separator))
         elif isinstance(value, list | tuple):
-            flat[name] = ";".join(str(v) for v in value)
+            flat[name] = ";".join(json.dumps(v) if isinstance(v, Mapping) else str(v) for v in value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            flat[name] = None
         else:
             flat[name] = value
     return flat
 
 
-def comma_separated(records: Sequence[Mapping[str, Any]]) -> str:
-    """Records as CSV, one row each, columns the union of their flattened keys."""
+def comma_separated(records: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Records as CSV, one row each: ``columns``, then whatever other flattened keys there are."""
     rows = [flatten(r) for r in records]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    head = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
     out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer = csv.DictWriter(out, head, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
