@@ -209,12 +209,12 @@ def test_module_and_version() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; sys.argv=['planner','--help']\nfrom planner.__main__ import main\ntry: main()\nexcept SystemExit: pass\nprint(sorted(m for m in ('numpy','planner.sizing','planner.workload') if m in sys.modules))"
+    code = "import sys; sys.argv=['planner','--help']\nfrom llm_capacity_planner import main\ntry: main()\nexcept SystemExit: pass\nprint(sorted(m for m in ('numpy','planner.sizing','planner.workload') if m in sys.modules))"
     assert python("-c", code).stdout.strip().endswith("[]")
 
 
 def test_plan_imports_nothing_outside_the_dependencies() -> None:
-    code = f"import sys; sys.argv=['planner','recommend',{str(CHAT)!r},'-f','json']\nfrom planner.__main__ import main\ntry: main()\nexcept SystemExit: pass\nprint([m for m in ('scipy','pandas','matplotlib','hypothesis') if m in sys.modules])"
+    code = f"import sys; sys.argv=['planner','recommend',{str(CHAT)!r},'-f','json']\nfrom llm_capacity_planner import main\ntry: main()\nexcept SystemExit: pass\nprint([m for m in ('scipy','pandas','matplotlib','hypothesis') if m in sys.modules])"
     assert python("-c", code).stdout.strip().endswith("[]")
 
 
@@ -223,16 +223,6 @@ def test_closed_pipe_is_quiet() -> None:
     found = subprocess.run(["bash", "-c", code], text=True, capture_output=True, check=False)
     assert "Traceback" not in found.stderr
     assert "error" not in found.stderr
-
-
-def test_clash_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import planner.__main__ as entry
-
-    (tmp_path / "planner").mkdir()
-    monkeypatch.setattr(entry, "__file__", str(tmp_path / "planner" / "__main__.py"))
-    assert entry.clash() is None
-    (tmp_path / "llm_d_planner-0.3.3.dist-info").mkdir()
-    assert "llm-d-planner" in (entry.clash() or "")
 
 
 def test_bugs_are_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
