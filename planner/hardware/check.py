@@ -12,6 +12,7 @@ from planner.errors import InputError
 from planner.hardware.accelerator import Accelerator
 from planner.hardware.acceptance import load_acceptance
 from planner.hardware.database import Database
+from planner.hardware.offload import load_offload
 
 #: bf16 FLOP per byte of memory traffic of parts people serve with
 RIDGE = (20.0, 700.0)
@@ -41,7 +42,7 @@ def check_database(database: Database) -> list[Problem]:
         chips = database.accelerators
         prices = database.prices.rows
         # read too, so that a mistake in them is found here
-        _ = (database.engines, database.defaults, database.assumptions, load_acceptance())
+        _ = (database.engines, database.defaults, database.assumptions, load_acceptance(), load_offload(database.root))
     except InputError as error:
         return [Problem(error.file or "", error.key or "", str(error))]
     problems: list[Problem] = []

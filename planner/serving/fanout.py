@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from planner.cost.roofline import Array
+from planner.cost.shared_prefix import GroupTokens
+
 #: points of the integration over the quantile of the maximum
 POINTS = 20_000
 
@@ -40,6 +43,66 @@ def maximum_quantile(quantile: Callable[[Any], Any], draws: int, q: float) -> fl
     ``Q(q^(1/K))``. Source: order statistics.
     """
     return float(quantile(q ** (1 / draws)))
+
+
+def join_seconds(
+    first_token: float,
+    quantile: Callable[[Any], Any],
+    draws: int,
+    token_seconds: float,
+    merge: float = 0.0,
+    q: float | None = None,
+) -> float:
+    """Time from fork to merged answer of ``draws`` subagents: the join waits for the slowest, [s].
+
+    ``TTFT + max(O)*ITL + merge``: first_token of a branch, the shared prefix prefilled once [s],
+    ``quantile`` of its length [tokens], token_seconds at the batch with all branches in it [s], ``merge``
+    the turn that reads the answers [s]. The mean, or the quantile ``q`` of the slowest.
+
+    Source: order statistics, :func:`expected_maximum` and :func:`maximum_quantile`.
+
+    >>> from planner.workload.lengths import Lognormal
+    >>> branch = Lognormal(6.774, 0.97).quantile
+    >>> [round(join_seconds(0.5, branch, 4, 0.01, 2.0, q), 1) for q in (None, 0.95)]
+    [32.9, 78.9]
+    """
+    longest = expected_maximum(quantile, draws) if q is None else maximum_quantile(quantile, draws, q)
+    return first_token + longest * token_seconds + merge
+
+
+def fork_tokens(prefix: Array, draws: Array, decoded: Array, alive: Array) -> GroupTokens:
+    """Tokens of a forked group when each branch is ``decoded`` tokens past the fork, [tokens].
+
+    Only the ``prefix`` [tokens] up to the fork is shared; what a branch decodes is its own, and dropped
+    when it ends. ``alive`` is the probability that a branch is longer than ``decoded`` [1]; of ``draws``
+    K are alive K*alive on average. The waiting parent keeps the prefix. Broadcasts.
+
+    Source: paged prefix sharing, Kwon et al., arXiv 2309.06180; a read of the prefix with a cascade
+    kernel needs one branch alive, ``1 - (1 - alive)^K``.
+
+    >>> g = fork_tokens(9000, 4, 1500, 0.5)
+    >>> g.stored, g.read_without_cascade, g.read_with_cascade
+    (12000.0, 21000.0, 11437.5)
+    """
+    own = draws * alive * decoded
+    return GroupTokens(prefix + own, draws * alive * prefix + own, prefix * (1 - (1 - alive) ** draws) + own)
+
+
+def mean_fork_tokens(prefix: Array, draws: Array, mean: Array, second: Array, longest: Array) -> GroupTokens:
+    """The same, averaged over the steps from the fork to the join, [tokens].
+
+    Branch lengths with ``mean`` [tokens] and ``second`` moment [tokens^2], ``longest`` the mean of the
+    longest of ``draws`` [tokens]: stored ``P + K*E[O^2]/(2L)``, read ``K*(P*E[O] + E[O^2]/2)/L`` without a
+    cascade kernel. Sharing fades twice: branches grow apart, and fewer are left. Broadcasts.
+
+    Source: integral of :func:`fork_tokens` over the life of the group.
+
+    >>> g = mean_fork_tokens(9000, 4, 1000.0, 1000.0**2, 1000.0)  # all of one length: group_tokens at half
+    >>> g.stored, g.read_without_cascade
+    (11000.0, 38000.0)
+    """
+    own = draws * second / (2 * longest)
+    return GroupTokens(prefix + own, draws * mean * prefix / longest + own, prefix + own)
 
 
 def useful_work(draws: int, success: float, correlation: float = 0.0, avenues: int | None = None) -> float:

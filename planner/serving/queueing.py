@@ -8,20 +8,22 @@ from typing import Any
 import numpy as np
 
 
-def erlang_c(servers: int, load: float) -> float:
+def erlang_c(servers: int, load: Any) -> Any:
     """Probability that an arrival waits in M/M/c with offered ``load`` [erlang], [1].
+
+    In the shape of ``load``; one from full load on.
 
     Source: Erlang's C formula by the recurrence of Erlang B.
 
     >>> round(erlang_c(8, 6.4), 4)
     0.4576
     """
-    if load >= servers:
-        return 1.0
-    blocked = 1.0
+    offered = np.minimum(np.asarray(load, dtype=float), servers)
+    blocked = np.ones_like(offered)
     for i in range(1, servers + 1):
-        blocked = load * blocked / (i + load * blocked)
-    return servers * blocked / (servers - load * (1 - blocked))
+        blocked = offered * blocked / (i + offered * blocked)
+    waits = servers * blocked / (servers - offered * (1 - blocked))
+    return waits if np.ndim(load) else float(waits)
 
 
 def pooled_wait(rate: Any, service: Any, servers: Any, arrival_cv2: Any = 1.0, service_cv2: Any = 1.0) -> Any:
