@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +11,18 @@ import numpy.typing as npt
 from planner.cost.roofline import Array
 
 Matrix = npt.NDArray[np.float64]
+#: log of the share of the likeliest state below which one adds nothing: 2^-64
+NEGLIGIBLE = -64 * np.log(2)
 
 
 @dataclass(frozen=True)
 class Occupancy:
     """Stationary number of sequences in the system, per candidate.
 
-    ``cumulative`` (candidates, states): P(N <= n) for n = 0..; all other fields (candidates, 1):
-    ``mean`` and ``variance`` of the sequences in service [1], ``wait_probability`` [1] that an
-    arrival finds every slot taken, ``waiting`` [1] mean sequences queued for a slot, ``stable``.
+    ``cumulative`` (candidates, states): P(N <= n) for n = 0.. up to the last state that has any
+    weight in float64; all other fields (candidates, 1): ``mean`` and ``variance`` of the sequences in
+    service [1], ``wait_probability`` [1] that an arrival finds every slot taken, ``waiting`` [1] mean
+    sequences queued for a slot, ``slots`` [sequences], ``stable``.
     """
 
     cumulative: Matrix
@@ -26,27 +30,31 @@ class Occupancy:
     variance: Matrix
     wait_probability: Matrix
     waiting: Matrix
+    slots: Matrix
     stable: npt.NDArray[np.bool_]
 
-    def quantile(self, q: float, group: int = 1) -> Matrix:
-        """Smallest n with P(N <= n) >= q, capped at the slots, (candidates, 1), [sequences].
+    def quantile(self, q: float | Sequence[float], group: int = 1) -> Matrix:
+        """Smallest n with P(N <= n) >= q, capped at the slots, (candidates, levels of q), [sequences].
 
         ``group`` K sequences arriving together spread N: deviations from the mean grow by
         ``sqrt((K+1)/2)``. Source: definition of a quantile; the variance of M^X/M/infinity.
         """
-        below: Matrix = np.sum(self.cumulative < q, axis=1, keepdims=True).astype(float)
+        below: Matrix = np.stack([np.searchsorted(row, np.atleast_1d(q)) for row in self.cumulative]).astype(float)
         if group > 1:
             below = self.mean + (below - self.mean) * np.sqrt((group + 1) / 2)
-        return np.clip(below, 0.0, self.cumulative.shape[1] - 1)
+        return np.clip(below, 0.0, self.slots)
 
 
-def log_service_weights(step_seconds: Matrix) -> Matrix:
-    """Cumulative ``sum of log(T(i)/i)`` for i = 1..n, (candidates, slots), the rate-free part.
+def log_service_weights(step_seconds: Matrix, slots: Matrix) -> Matrix:
+    """``sum of log(T(i)/i)`` over i <= n for n = 0..M, (candidates, M + 1): the rate-free part.
 
-    step_seconds (candidates, slots) [s] at n = 1..slots. Source: see :func:`occupancy`.
+    step_seconds (candidates, M) [s] at n = 1..M; minus infinity beyond the slots (candidates, 1).
+    Source: see :func:`occupancy`.
     """
     n = np.arange(1, step_seconds.shape[1] + 1)
-    weights: Matrix = np.cumsum(np.log(step_seconds / n), axis=1)
+    weights = np.zeros((len(step_seconds), len(n) + 1))
+    np.cumsum(np.log(step_seconds / n), axis=1, out=weights[:, 1:])
+    weights[:, 1:][n > slots] = -np.inf
     return weights
 
 
@@ -77,30 +85,32 @@ def occupancy(
     Valid for Poisson arrivals; against a token-level simulation the mean is within 2 % and p99 13 to
     17 % low under chunked prefill.
     """
-    base = log_service_weights(step_seconds) if log_weights is None else log_weights
-    n = np.arange(1, base.shape[1] + 1)
+    base = log_service_weights(step_seconds, slots) if log_weights is None else log_weights
     load = np.asarray(rate * tokens / np.maximum(1e-9, 1 - np.asarray(prefill_utilisation)))
-    logs = n * np.log(np.maximum(load, 1e-300)) + base
-    logs = np.where(n <= slots, logs, -np.inf)
-    shift = np.maximum(0.0, logs.max(axis=1, keepdims=True))
-    weights = np.concatenate([np.exp(-shift), np.exp(logs - shift)], axis=1)
-    last = np.take_along_axis(step_seconds, slots.astype(int) - 1, axis=1)
+    growth = np.log(np.maximum(load, 1e-300))
+    states = np.arange(base.shape[1], dtype=float)
+    logs = states * growth + base
+    peak = logs.max(axis=1, keepdims=True)
+    kept = 1 + int(np.flatnonzero((logs > peak + NEGLIGIBLE).any(axis=0))[-1])
+    states = states[:kept]
+    weights = np.exp(logs[:, :kept] - peak)
+    at_slots = slots.astype(int)
+    last = np.take_along_axis(step_seconds, at_slots - 1, axis=1)
     ratio = load * last / slots
     stable = (ratio < 1) & (np.asarray(prefill_utilisation) < 1)
     r = np.minimum(ratio, 1 - 1e-9)
-    full = np.take_along_axis(weights, slots.astype(int), axis=1)
+    full = np.exp(np.take_along_axis(logs, at_slots, axis=1) - peak)
     queued = full * r / (1 - r)
     total = weights.sum(axis=1, keepdims=True) + queued
-    states = np.arange(weights.shape[1])
-    mean = ((weights * states).sum(axis=1, keepdims=True) + queued * slots) / total
-    second = ((weights * states**2).sum(axis=1, keepdims=True) + queued * slots**2) / total
-    cumulative = np.cumsum(weights, axis=1) / total
+    mean = ((weights @ states)[:, None] + queued * slots) / total
+    second = ((weights @ states**2)[:, None] + queued * slots**2) / total
     return Occupancy(
-        cumulative,
+        np.cumsum(weights, axis=1) / total,
         mean,
         np.maximum(0.0, second - mean**2),
         (full + queued) / total,
         full * r / (1 - r) ** 2 / total,
+        slots,
         stable,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -19,12 +20,14 @@ from planner.serving.latency import (
 )
 from planner.serving.load import Load
 from planner.serving.occupancy import Occupancy, dense_steps, log_service_weights, occupancy
+from planner.sizing.bracketing import last_within
 from planner.sizing.operating import BATCHES, Rows
 from planner.workload import Slo
 from planner.workload.lengths import shuffled
 
+Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
-BISECTIONS = 16
+RATE_TOLERANCE = 1e-5  # relative, of the highest rate
 LEVELS = 12  # of occupancy a request may meet
 
 
@@ -100,12 +103,12 @@ class ReplicaModel:
         self.constants = constants
         most = int(max(1.0, float(rows.slots.max(initial=1.0))))
         self.steps = dense_steps(BATCHES, rows.steps, most)
-        self.log_weights = log_service_weights(self.steps)
         self.slots = np.maximum(rows.slots, 1.0)
+        self.log_weights = log_service_weights(self.steps, self.slots)
         self.tokens = load.decode_steps / rows.acceptance
 
     def step_at(self, batch: Matrix) -> Matrix:
-        """Step time at a fractional batch, (rows, 1) for (rows, 1), [s]. Source: interpolation."""
+        """Step time at fractional batches, (rows, n) for (rows, n), [s]. Source: interpolation."""
         b = np.clip(batch, 1.0, self.steps.shape[1])
         low = np.floor(b).astype(int)
         high = np.minimum(low + 1, self.steps.shape[1])
@@ -144,10 +147,25 @@ class ReplicaModel:
             violations,
         )
 
-    def within_limits(self, rate: Matrix) -> npt.NDArray[np.bool_]:
-        """Whether every limit holds at ``rate``, (rows, 1), [1/s]: :meth:`serve` without the rest."""
-        violations = self._violations(self._state(rate)).values()
-        return np.asarray(np.max(np.stack(list(violations)), axis=0) <= 1.0)
+    def worst(self, rate: Matrix) -> Matrix:
+        """Largest violation at ``rate`` [1/s], (rows, 1), [1]: :meth:`serve` without the rest."""
+        found: Matrix = np.max(np.stack(list(self._violations(self._state(rate)).values())), axis=0)
+        return found
+
+    def response(self, rate: Matrix) -> Matrix:
+        """Mean end-to-end time at ``rate`` [1/s], (rows, 1), [s]: :meth:`serve` without the rest."""
+        share = self.load.weights / self.load.weights.sum()
+        return (self._state(rate).times[1] * share).sum(axis=1, keepdims=True)
+
+    def take(self, index: npt.NDArray[np.int64]) -> ReplicaModel:
+        """The model of the rows at ``index``. Source: none needed; a selection."""
+        if len(index) == len(self.rows):
+            return self
+        part = copy(self)
+        part.rows, part.slots, part.tokens = self.rows.take(index), self.slots[index], self.tokens[index]
+        most = int(part.slots.max(initial=1.0))
+        part.steps, part.log_weights = self.steps[index, :most], self.log_weights[index, : most + 1]
+        return part
 
     def _state(self, rate: Matrix) -> _State:
         rows, load = self.rows, self.load
@@ -187,8 +205,8 @@ class ReplicaModel:
     def _token_times(self, at: _State) -> LatencyCurve:
         """Time per output token: T at the occupancy met, stretched by the prompts met, (rows, 1), [s]."""
         rows, load = self.rows, self.load
-        levels = [at.state.quantile((i + 0.5) / LEVELS, load.fan_out) for i in range(LEVELS)]
-        steps = np.concatenate([self.step_at(np.maximum(n, 1.0)) for n in levels], axis=1) / rows.acceptance
+        levels = at.state.quantile((np.arange(LEVELS) + 0.5) / LEVELS, load.fan_out)
+        steps = self.step_at(np.maximum(levels, 1.0)) / rows.acceptance
         met = steps[:, shuffled(len(load.output), 2) % LEVELS]
         sample = stalled_token_times(
             met, at.gap, at.rate, rows.busy_second, at.rho, load.output[None, :], load.normal[None, :]
@@ -213,13 +231,13 @@ class ReplicaModel:
     def highest_rate(self) -> tuple[Matrix, npt.NDArray[np.bool_]]:
         """Highest rate that breaks no limit, [1/s], and whether any rate does, (rows, 1) each.
 
-        Bisection in the logarithm of the rate: every figure grows with it. Source: definition.
+        Sought in the logarithm of the rate: every figure grows with it. Source: definition.
         """
-        high = np.log(self.stable_rate() * self.constants.utilisation_limit)
-        low = high - np.log(1e4)
-        possible = self.within_limits(np.exp(low)) & (self.rows.slots >= 1)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            fits = self.within_limits(np.exp(middle))
-            low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-        return np.exp(low), possible
+
+        def excess(log_rate: Vector, index: npt.NDArray[np.int64]) -> Vector:
+            return np.log(self.take(index).worst(np.exp(log_rate)[:, None]))[:, 0]
+
+        # rounding must not put the limit of utilisation itself above the limit
+        high = np.log(self.stable_rate()[:, 0] * self.constants.utilisation_limit) - 1e-12
+        found, possible = last_within(excess, high - np.log(1e4), high, RATE_TOLERANCE)
+        return np.exp(found)[:, None], possible[:, None] & (self.rows.slots >= 1)

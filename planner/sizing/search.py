@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from planner.cost.step import StepModel
 from planner.hardware import Assumptions, Database, Engine
@@ -16,13 +17,16 @@ from planner.models.model import Model
 from planner.serving.fanout import expected_maximum
 from planner.serving.load import Load, load_from
 from planner.serving.queueing import spare_replicas
+from planner.sizing.bracketing import last_within
 from planner.sizing.candidates import precisions
 from planner.sizing.drafting import drafting_options
 from planner.sizing.operating import Rows, Seat, join, price_group
-from planner.sizing.replica import ReplicaModel, Served
+from planner.sizing.replica import RATE_TOLERANCE, ReplicaModel, Served
 from planner.sizing.screening import Screened, screen
 from planner.sizing.seats import allowed_chips, price_of, seats_on
 from planner.workload import Workload
+
+Vector = npt.NDArray[np.float64]
 
 #: rows looked at exactly: the best overall, and the best of every accelerator
 REFINED = 24
@@ -233,14 +237,16 @@ def _actual_rate(
         assert workload.peak_requests_per_second is not None
         return workload.peak_requests_per_second * load.fan_out / serving + 0 * highest
     assert demand.concurrent_users is not None
-    users = demand.concurrent_users * demand.peak_to_mean / serving
-    low, high = highest * 1e-4, highest
-    for _ in range(30):
-        middle = np.sqrt(low * high)
-        cycle = replica.serve(middle).e2e.mean + demand.think_time
-        more = middle / load.fan_out * cycle < users
-        low, high = np.where(more, middle, low), np.where(more, high, middle)
-    return low
+    users = (demand.concurrent_users * demand.peak_to_mean / serving)[:, 0]
+
+    def excess(log_rate: Vector, index: npt.NDArray[np.int64]) -> Vector:
+        rate = np.exp(log_rate)
+        cycle = replica.take(index).response(rate[:, None])[:, 0] + demand.think_time
+        return np.log(rate / load.fan_out * cycle / users[index])
+
+    high = np.log(highest[:, 0])
+    found, _ = last_within(excess, high - np.log(1e4), high, RATE_TOLERANCE)
+    return np.exp(found)[:, None]
 
 
 def _rank(workload: Workload) -> Callable[[Sized], tuple[object, ...]]:
