@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 import sys
@@ -15,6 +16,7 @@ import tomli
 from planner.errors import InputError, nearest
 
 SIZE_LIMIT = 1_000_000  # bytes; a specification is a few kilobytes
+WHOLE = "whole numbers below 2^63"
 _LINE = re.compile(r"line (\d+)")
 _BARE = re.compile(r"""^\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_-]+))""")
 
@@ -129,7 +131,9 @@ def read_toml(path: str | Path) -> Document:
 def parse_toml(text: str, name: str) -> Document:
     """Parse TOML text under a display name; InputError with the line when it is not TOML."""
     try:
-        return Document(name, tomli.loads(text.replace("\r\n", "\n")), text)
+        document = Document(name, tomli.loads(text.replace("\r\n", "\n")), text)
+        document.data = _plain(document, document.data, ())
+        return document
     except tomli.TOMLDecodeError as error:
         found = _LINE.search(str(error))
         problem = str(error).split(" (at ")[0]
@@ -137,6 +141,21 @@ def parse_toml(text: str, name: str) -> Document:
         raise InputError(f"is not valid TOML: {problem}", file=name, line=line) from None
     except RecursionError:
         raise InputError("is nested too deeply", file=name) from None
+    except ValueError:  # Python's own limit on the digits of a whole number
+        raise InputError("holds a number of thousands of digits", file=name, expected=WHOLE) from None
+
+
+def _plain(document: Document, value: Any, path: tuple[str | int, ...]) -> Any:
+    """The value with dates as text; InputError for a whole number TOML does not allow."""
+    if isinstance(value, dict):
+        return {key: _plain(document, entry, (*path, key)) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(document, entry, (*path, i)) for i, entry in enumerate(value)]
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise document.error(path, "is a whole number of more than 64 bits", WHOLE)
+    return value
 
 
 def _key_lines(text: str) -> dict[tuple[str | int, ...], int]:
@@ -217,9 +236,9 @@ def _setting_path(text: str) -> list[str | int]:
 def _value(text: str) -> Any:
     try:
         read = tomli.loads(f"value = {text}")
-    except (tomli.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text
-    return read["value"] if len(read) == 1 else text
+    return _plain(Document("--set", {}), read["value"], ()) if len(read) == 1 else text
 
 
 def _assign(data: Any, path: list[str | int], value: Any, setting: str) -> tuple[str | int, ...]:

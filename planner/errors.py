@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-PROBLEM = 240  # characters of a problem; what was given may be a whole file
+PROBLEM = 240  # characters of a place or a problem; what was given may be a whole file
 
 
 class PlannerError(Exception):
@@ -52,7 +52,7 @@ class InputError(PlannerError):
         key = f"{self.key}: " if self.key else ""
         tail = f"; expected {self.expected}" if self.expected else ""
         hint = f". Did you mean {self.suggestion!r}?" if self.suggestion else ""
-        return one_line(f"{place}{key}") + one_line(self.problem, PROBLEM) + one_line(f"{tail}{hint}")
+        return one_line(f"{place}{key}", PROBLEM) + one_line(self.problem, PROBLEM) + one_line(f"{tail}{hint}")
 
 
 class NoPlanError(PlannerError):

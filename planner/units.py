@@ -31,7 +31,9 @@ class UnitError(ValueError):
         self.suggestion = suggestion
 
 
-def _parse(value: object, units: Mapping[str, float], bare: float | None, expected: str) -> float:
+def _parse(
+    value: object, units: Mapping[str, float], bare: float | None, expected: str, least: float, most: float
+) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise UnitError(f"is {value!r}", expected)
     if isinstance(value, int | float):
@@ -45,14 +47,21 @@ def _parse(value: object, units: Mapping[str, float], bare: float | None, expect
         number, unit = float(match.group(1).replace("_", "")), match.group(2)
         if unit not in units:
             if unit == "" and bare is not None:
-                return number * bare
+                return _inside(number * bare, value, least, most)
             close = nearest(unit, units)
             shown = f"{match.group(1)} {close}" if close else None
             raise UnitError(f"is {value!r}: unknown unit {unit!r}", expected, shown)
         scale = units[unit]
     if not math.isfinite(number):
         raise UnitError(f"is {value!r}", expected)
-    return number * scale
+    return _inside(number * scale, value, least, most)
+
+
+def _inside(size: float, value: object, least: float, most: float) -> float:
+    """``size`` if its magnitude is one the planner can compute with; zero and signs are the caller's."""
+    if size and not least <= abs(size) <= most:
+        raise UnitError(f"is {value!r}", f"{least:g} to {most:g}")
+    return size
 
 
 def parse_duration(value: object) -> float:
@@ -63,7 +72,7 @@ def parse_duration(value: object) -> float:
     >>> parse_duration("40ms"), parse_duration("1.5 min"), parse_duration(2)
     (0.04, 90.0, 2.0)
     """
-    return _parse(value, DURATIONS, 1.0, 'a duration as "40ms" or "2s"')
+    return _parse(value, DURATIONS, 1.0, 'a duration as "40ms" or "2s"', 1e-9, 1e10)
 
 
 def parse_bytes(value: object) -> float:
@@ -72,7 +81,7 @@ def parse_bytes(value: object) -> float:
     >>> parse_bytes("80 GB"), parse_bytes("1 GiB")
     (80000000000.0, 1073741824.0)
     """
-    return _parse(value, BYTES, 1.0, 'a size as "80 GB" or "80GiB"')
+    return _parse(value, BYTES, 1.0, 'a size as "80 GB" or "80GiB"', 1.0, 1e18)
 
 
 def parse_tokens(value: object) -> float:
@@ -81,7 +90,7 @@ def parse_tokens(value: object) -> float:
     >>> parse_tokens("32k"), parse_tokens("32K"), parse_tokens(12_000)
     (32000.0, 32768.0, 12000.0)
     """
-    return _parse(value, TOKENS, 1.0, 'a number of tokens, as 12000 or "12k"')
+    return _parse(value, TOKENS, 1.0, 'a number of tokens, as 12000 or "12k"', 1e-3, 1e12)
 
 
 def format_duration(seconds: float) -> str:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from planner.cli.options import names
+from planner.errors import InputError
+
 if TYPE_CHECKING:
     from planner.hardware import Database
+    from planner.workload.workload import Workload
 
 LIMIT_CROSSED = 4
 app = typer.Typer(
@@ -53,7 +59,60 @@ def prices_with(options: list[str] | None, database: Database) -> dict[str, floa
     from planner.hardware import parse_price_options
 
     parsed = dict(parse_price_options(options or []))
-    return {database.accelerator(name).name: usd for name, usd in parsed.items()}
+    return {_known(name, database, "--price"): usd for name, usd in parsed.items()}
+
+
+def gpus_with(option: str | None, database: Database) -> list[str] | None:
+    """``--gpus`` as names of the database, or None; InputError for an unknown one."""
+    listed = names(option)
+    return None if listed is None else list(dict.fromkeys(_known(n, database, "--gpus") for n in listed))
+
+
+def _known(name: str, database: Database, option: str) -> str:
+    try:
+        return database.accelerator(name).name
+    except InputError as error:
+        if error.file is not None:
+            raise
+        raise InputError(error.problem, key=option, expected=error.expected, suggestion=error.suggestion) from None
+
+
+def workload_with(path: str, settings: list[str] | None) -> tuple[Workload, AbstractContextManager[None]]:
+    """The workload, and what to plan it inside of so that a wrong name in it is said with its place."""
+    from planner.documents import read_text
+    from planner.workload import load_workload
+
+    text, name = read_text(path)
+    return load_workload(name, settings or (), text=text), _said_in(name, text, settings)
+
+
+@contextmanager
+def _said_in(workload: str, text: str, settings: list[str] | None) -> Iterator[None]:
+    """An InputError about a name the workload gives (a model, a part, a provider) says where it stands."""
+    try:
+        yield
+    except InputError as error:
+        if error.file is not None or (error.key or "").startswith("--"):
+            raise
+        from planner.documents import apply_overrides, parse_toml
+
+        document = apply_overrides(parse_toml(text, workload), settings or ())
+        place = tuple((error.key or "").split(".")) if error.key else _place_of(document.data, error.problem)
+        if not place:
+            raise
+        raise document.error(place, error.problem, error.expected, error.suggestion) from None
+
+
+def _place_of(value: Any, problem: str, path: tuple[str | int, ...] = ()) -> tuple[str | int, ...]:
+    """Path of the key or text that ``problem`` quotes, () when it quotes none."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in entries:
+        if (isinstance(entry, str) and repr(entry) in problem) or (isinstance(key, str) and repr(key) in problem):
+            return (*path, key)
+        found = _place_of(entry, problem, (*path, key))
+        if found:
+            return found
+    return ()
 
 
 class Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.cli.options import Format
+from planner.documents import dotted
 from planner.errors import InputError, PlannerError
 from planner.report.blocks import Block
 
@@ -78,15 +80,18 @@ def to_json(data: Any) -> str:
     return json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: Any, path: tuple[str | int, ...] = ()) -> Any:
+    """The value as JSON can hold it; InputError for a number that is none."""
     if hasattr(value, "model_dump"):
-        return _finite(value.model_dump(mode="json"))
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
+        return _finite(value.model_dump(mode="json"), path)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(
+            f"the result's {dotted(path)} is {value}", expected="smaller or larger numbers in the input"
+        )  # fmt: skip
     if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: _finite(v, (*path, k)) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [_finite(v, (*path, i)) for i, v in enumerate(value)]
     return value
 
 

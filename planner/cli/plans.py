@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planner.cli.base import LIMIT_CROSSED, Progress, app, compare_app, database_with, prices_with
+from planner.cli.base import (
+    LIMIT_CROSSED,
+    Progress,
+    app,
+    compare_app,
+    database_with,
+    gpus_with,
+    prices_with,
+    workload_with,
+)
 from planner.cli.options import (
     DatabaseOption,
     FormatOption,
@@ -22,7 +31,6 @@ from planner.cli.options import (
     SetOption,
     TopOption,
     VerboseOption,
-    names,
 )
 from planner.errors import InputError, NoPlanError
 
@@ -53,18 +61,17 @@ def recommend(
     from planner.cli.output import choose_format, emit
     from planner.report.recommendation import recommendation_blocks
     from planner.sizing import recommend as size
-    from planner.workload import load_workload
 
     choose_format(format_, output)
     if fail_over_budget is not None and not math.isfinite(fail_over_budget):
         raise InputError(f"--fail-over-budget is {fail_over_budget}", expected="dollars per hour")
     started = time.perf_counter()
-    asked = load_workload(workload, set_ or ())
+    asked, said = workload_with(workload, set_)
     database = database_with(hardware_db, prices)
     statistics: dict[str, float] = {}
-    with Progress(quiet):
+    with Progress(quiet), said:
         result = size(
-            asked, database, gpus=names(gpus), top=top, price_overrides=prices_with(price, database),
+            asked, database, gpus=gpus_with(gpus, database), top=top, price_overrides=prices_with(price, database),
             models=models or (), statistics=statistics,
         )  # fmt: skip
     seconds = time.perf_counter() - started
@@ -131,18 +138,19 @@ def compare_gpus(
 
         if set_:
             raise InputError("--set changes a workload", expected="--workload beside it")
-        rows = datasheet(database, names(gpus), overrides)
+        rows = datasheet(database, gpus_with(gpus, database), overrides)
         emit(
             format_, output, data={"schema_version": "1.0", "accelerators": rows},
             blocks=lambda: datasheet_blocks(rows), records=lambda: [r.model_dump() for r in rows],
         )  # fmt: skip
         return
     from planner.report.recommendation import alternative_blocks
-    from planner.workload import load_workload
 
-    asked = load_workload(workload, set_ or ())
-    with Progress(quiet=False):
-        found = compare_on_workload(asked, database, gpus=names(gpus), price_overrides=overrides, models=models or ())
+    asked, said = workload_with(workload, set_)
+    with Progress(quiet=False), said:
+        found = compare_on_workload(
+            asked, database, gpus=gpus_with(gpus, database), price_overrides=overrides, models=models or ()
+        )
     emit(
         format_, output,
         data={"schema_version": "1.0", "workload": asked.resolved, "accelerators": found},
@@ -233,17 +241,16 @@ def simulate(
     from planner.report.render import comma_separated
     from planner.report.simulation import simulation_blocks
     from planner.sizing.simulation import simulate_plan
-    from planner.workload import load_workload
     from planner.workload.traces import read_trace
 
     if records is not None and records.suffix != ".csv":
         raise InputError(f"no format for {records.name!r}", key="--records", expected="a name ending in .csv")
-    asked = load_workload(workload, set_ or ())
+    asked, said = workload_with(workload, set_)
     database = database_with(hardware_db, prices)
     recorded = read_trace(trace) if trace is not None else None
-    with Progress(quiet):
+    with Progress(quiet), said:
         result, rows = simulate_plan(
-            asked, database, gpus=names(gpus), price_overrides=prices_with(price, database),
+            asked, database, gpus=gpus_with(gpus, database), price_overrides=prices_with(price, database),
             models=models or (), trace=recorded, requests=requests, seed=seed,
         )  # fmt: skip
     if records is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Any
 
 from planner.errors import PlannerError, nearest, one_line
@@ -15,6 +16,8 @@ def run() -> None:
 
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a letter still shows the rest
+    if not os.environ.get("PLANNER_DEBUG"):
+        warnings.filterwarnings("ignore", category=RuntimeWarning)  # a result out of range is said in words
     try:
         code = app(prog_name="planner", standalone_mode=False)
     except PlannerError as error:
@@ -27,7 +30,10 @@ def run() -> None:
         if os.environ.get("PLANNER_DEBUG"):
             raise
         if isinstance(error, OSError):
-            _stop(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
+            # a file somebody named: too long a name, no permission
+            _stop(f"{error.filename or 'standard output'}: {error.strerror or error}", 2 if error.filename else 1)
+        if isinstance(error, OverflowError):
+            _stop(f"a number in the input is too large or too small to compute with ({error})", 2)
         _stop(f"internal error, please report it: {type(error).__name__}: {error} (PLANNER_DEBUG=1 shows where)", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -50,7 +56,7 @@ def _usage(error: Any) -> None:
 
 def _stop(message: str, code: int) -> None:
     if sys.stderr is not None:
-        print(f"error: {one_line(message)}", file=sys.stderr)
+        print(f"error: {one_line(message, 4000)}", file=sys.stderr)
     if sys.stdout is not None:
         try:
             sys.stdout.flush()

@@ -64,6 +64,7 @@ def _message(kind: type[BaseModel], document: Document, problem: Any) -> InputEr
     what, given = problem["type"], problem.get("input")
     context = problem.get("ctx") or {}
     if what == "extra_forbidden":
+        path = (*_path({"loc": problem["loc"][:-1]}), problem["loc"][-1])  # the key is the user's, not a branch
         known = _fields_at(kind, path[:-1])
         close = nearest(str(path[-1]), known)
         return document.error(path, "unknown key", "one of " + ", ".join(sorted(known)), close)
