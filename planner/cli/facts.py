@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from planner.cli.base import app, database_with
+from planner.cli.base import app, database_with, gpus_with
 from planner.cli.options import (
     DatabaseOption,
     FileOption,
@@ -20,7 +20,6 @@ from planner.cli.options import (
     PricesOption,
     SchemaFormatOption,
     TemplateFormatOption,
-    names,
 )
 from planner.errors import InputError, nearest
 
@@ -58,14 +57,15 @@ def list_(
         from planner.hardware import Price
 
         database = database_with(hardware_db, prices)
-        wanted = [database.accelerator(n).name for n in names(gpus) or database.accelerators]
+        wanted = gpus_with(gpus, database) or list(database.accelerators)
         rows = [p for name in wanted for p in database.prices.of(name)]
         head = [f.name for f in fields(Price)]
         blocks = listing.prices_blocks
     else:
         from planner.sizing import datasheet
 
-        sheet = datasheet(database_with(hardware_db, prices), names(gpus))
+        database = database_with(hardware_db, prices)
+        sheet = datasheet(database, gpus_with(gpus, database))
         emit(
             format_, output, data=list(sheet), blocks=lambda: listing.datasheet_blocks(sheet),
             records=lambda: [r.model_dump() for r in sheet],
