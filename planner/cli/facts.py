@@ -216,11 +216,17 @@ def check_db(
 
 @app.command()
 def describe(
-    trace: Annotated[Path, typer.Argument(help="Recorded traffic, or per-request results of a benchmark tool.")],
+    trace: Annotated[
+        Path, typer.Argument(help="Recorded traffic, results of a benchmark tool, or a ServeGen folder; - for stdin.")
+    ],
     workload: Annotated[
         Path | None, typer.Option("--workload", "-w", help="Write a workload file from it.", show_default=False)
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Model of that workload.")] = "llama-3.1-8b",
+    reference: Annotated[
+        bool,
+        typer.Option("--reference", help="Let the workload name the trace instead of histograms.", show_default=False),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing workload.", show_default=False)] = False,
     format_: FormatOption = None,
     output: OutputOption = None,
@@ -230,14 +236,17 @@ def describe(
 
     from planner.cli.output import emit, write
     from planner.report.traces import trace_blocks
-    from planner.workload.description import describe_trace, workload_text
+    from planner.workload.description import describe_trace
     from planner.workload.traces import read_trace
+    from planner.workload.writing import workload_text
 
     if workload is not None and workload.exists() and not force:
         raise InputError("exists already", file=str(workload), expected="--force to replace it")
+    if reference and (workload is None or str(trace) == "-"):
+        raise InputError("--reference without a file to refer to", expected="a trace file and --workload FILE")
     read = read_trace(trace)
     found = describe_trace(read)
     if workload is not None:
-        write(workload_text(read, found, model), workload)
+        write(workload_text(read, found, model, reference=workload.parent if reference else None), workload)
     record = asdict(found)
     emit(format_, output, data=record, blocks=lambda: trace_blocks(read, found), records=lambda: [record])

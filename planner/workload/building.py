@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from planner.documents import Document, apply_overrides, parse_toml, read_toml
+from planner.workload.demand import Recorded, build_demand, read_recorded
 from planner.workload.length_tables import build_lengths
-from planner.workload.schema import METRICS, STATISTICS, Demand, RequestTable, Slos, WorkloadFile
+from planner.workload.schema import (
+    METRICS,
+    STATISTICS,
+    ContextTable,
+    PauseTable,
+    RequestTable,
+    Slos,
+    WorkloadFile,
+)
+from planner.workload.sessions import SessionModel, turn_lengths
 from planner.workload.validation import validate
-from planner.workload.workload import RequestClass, Slo, Workload, WorkloadDemand
+from planner.workload.workload import RequestClass, Slo, Workload
 
-SECONDS_PER_DAY = 86_400.0
-CV_DEFAULTS = {"context": 1.0, "reasoning": 1.5, "answer": 1.0}
+CV_DEFAULTS = {"context": 1.0, "reasoning": 1.5, "answer": 1.0, "turns": 1.0, "appended": 1.0}
 
 
 def load_workload(path: str | Path, overrides: Iterable[str] = (), *, text: str | None = None) -> Workload:
@@ -29,9 +38,12 @@ def build_workload(document: Document) -> Workload:
     """A workload from a parsed document; InputError for anything wrong in it."""
     file = validate(WorkloadFile, document)
     assumptions: list[tuple[str, str, str]] = []
-    classes = _classes(file, document, assumptions)
-    moments_output = sum(c.share * c.output_moment(1) for c in classes)
-    demand = _demand(file.demand, document, moments_output)
+    recorded = read_recorded(file, document)
+    classes = _classes(file, document, recorded, assumptions)
+    session = _session(file, document, classes, assumptions)
+    if session is not None:
+        classes = (turns_class(session),)
+    demand = build_demand(file.demand, document, classes, recorded, session, assumptions)
     _check_subagents(file, document, classes)
     _note_defaults(file, document, assumptions)
     slos = _slos(file.slo, None)
@@ -56,7 +68,10 @@ def _resolved(file: WorkloadFile) -> dict[str, Any]:
 
 
 def _classes(
-    file: WorkloadFile, document: Document, assumptions: list[tuple[str, str, str]]
+    file: WorkloadFile,
+    document: Document,
+    recorded: Recorded | None,
+    assumptions: list[tuple[str, str, str]],
 ) -> tuple[RequestClass, ...]:
     if file.requests:
         for key in ("context", "reasoning", "answer"):
@@ -70,9 +85,76 @@ def _classes(
             _class(r, r.name, r.share / total, document, ("requests", i), assumptions)
             for i, r in enumerate(file.requests)
         )
+    if recorded is not None:
+        return (_recorded_class(file, document, recorded, assumptions),)
     if file.context is None:
         raise document.error(("context",), "is missing", "[context] with lengths, or [[requests]]")
     return (_class(file, "all", 1.0, document, (), assumptions),)
+
+
+def _recorded_class(
+    file: WorkloadFile, document: Document, recorded: Recorded, assumptions: list[tuple[str, str, str]]
+) -> RequestClass:
+    """Lengths of the trace, joint where all of them are its own; those given in the file instead."""
+    context, answers = file.context, file.reasoning is not None or file.answer is not None
+    joint = recorded.lengths
+    only_cached = isinstance(context, ContextTable) and context.model_fields_set == {"cached_fraction"}
+    if only_cached:
+        assert isinstance(context, ContextTable)
+        joint, context = joint.with_cached_fraction(context.cached_fraction), None
+    built = {
+        key: build_lengths(table, document, (key,), CV_DEFAULTS[key], assumptions)
+        for key, table in (("context", context), ("reasoning", file.reasoning), ("answer", file.answer))
+    }
+    cached = joint.cached_fraction if context is None else getattr(context, "cached_fraction", 0.0)
+    if context is None and not answers:
+        kept = joint if recorded.paired else None
+        return RequestClass("all", 1.0, joint.context, cached, None, joint.answer, kept)
+    answer = built["answer"] if answers else joint.answer
+    return RequestClass("all", 1.0, built["context"] or joint.context, cached, built["reasoning"], answer)
+
+
+def _session(
+    file: WorkloadFile,
+    document: Document,
+    classes: tuple[RequestClass, ...],
+    assumptions: list[tuple[str, str, str]],
+) -> SessionModel | None:
+    table = file.session
+    if table is None:
+        return None
+    if file.demand.sessions is None:
+        raise document.error(("session",), "given without demand.sessions", "[demand] sessions = how many are open")
+    if file.requests:
+        raise document.error(("session",), "given beside [[requests]]", "lengths of one class")
+    if "think_time" in document.data["demand"]:
+        raise document.error(("demand", "think_time"), "given beside [session]", "session.pause")
+    lengths = {
+        key: build_lengths(getattr(table, key), document, ("session", key), CV_DEFAULTS[key], assumptions)
+        for key in ("turns", "appended")
+    }
+    turns, appended, first = lengths["turns"], lengths["appended"], classes[0]
+    assert turns is not None and appended is not None
+    pause = table.pause if isinstance(table.pause, PauseTable) else PauseTable(mean=table.pause, cv=1.0)
+    if not isinstance(table.pause, PauseTable) and pause.mean > 0:
+        assumptions.append(("session.pause.cv", "1", "default"))
+    opening = first.context.mean
+    if table.pinned > opening:
+        raise document.error(
+            ("session", "pinned"), f"is {table.pinned:g}, longer than the mean first prompt of {opening:.0f} tokens",
+            "at most the mean context",
+        )  # fmt: skip
+    if table.max_context is not None and table.max_context <= opening + appended.mean:
+        raise document.error(
+            ("session", "max_context"), f"is {table.max_context:g}, less than a first prompt and one turn",
+            f"more than {opening + appended.mean:.0f}",
+        )  # fmt: skip
+    output = tuple(part for part in (first.reasoning, first.answer) if part is not None)
+    pinned = table.pinned or first.cached_fraction * opening
+    return SessionModel(
+        turns, first.context, appended, output, pause.mean, pause.cv, table.cache_ttl, pinned, table.kept_output,
+        table.max_context,
+    )  # fmt: skip
 
 
 def _class(
@@ -95,24 +177,10 @@ def _class(
     return RequestClass(name, share, context, cached, built["reasoning"], built["answer"])
 
 
-def _demand(table: Demand, document: Document, mean_output: float) -> WorkloadDemand:
-    ways = ("requests_per_second", "concurrent_users", "sessions", "tokens_per_day", "trace")
-    given = [w for w in ways if getattr(table, w) is not None]
-    if table.trace is not None:
-        raise document.error(
-            ("demand", "trace"), "traces are not read by this version",
-            "requests_per_second, and samples for the lengths",
-        )  # fmt: skip
-    if len(given) != 1:
-        listed = ", ".join(ways[:-1])
-        problem = "says nothing" if not given else "says it twice: " + " and ".join(given)
-        raise document.error(("demand", *given[1:2]), problem, f"exactly one of {listed}")
-    kind, rate, users = "rate", table.requests_per_second, None
-    if table.tokens_per_day is not None:
-        rate = table.tokens_per_day / SECONDS_PER_DAY / mean_output
-    elif rate is None:
-        kind, users = "users", table.concurrent_users or table.sessions
-    return WorkloadDemand(kind, rate, users, table.think_time, table.peak_to_mean, table.arrival_cv)
+def turns_class(session: SessionModel) -> RequestClass:
+    """Every turn of a session as one request: input, cached and output hang together, [tokens]."""
+    joint = turn_lengths(session)
+    return RequestClass("all", 1.0, joint.context, joint.cached_fraction, None, joint.answer, joint)
 
 
 def _check_subagents(file: WorkloadFile, document: Document, classes: tuple[RequestClass, ...]) -> None:
@@ -144,7 +212,7 @@ def _slos(table: Slos, class_name: str | None) -> list[Slo]:
 def _note_defaults(file: WorkloadFile, document: Document, assumptions: list[tuple[str, str, str]]) -> None:
     """Record the defaults that decide something and were not given."""
     watched = {
-        "demand": ("peak_to_mean", "arrival_cv"),
+        "demand": () if file.demand.trace is not None else ("peak_to_mean", "arrival_cv"),
         "precision": ("weights", "kv"),
         "engine": ("name",),
         "objective": ("minimise",),

@@ -1,4 +1,4 @@
-"""What a trace is like: lengths, fits, burstiness, peaks, prefix reuse; and a workload file from it."""
+"""What a trace is like: lengths, fits, burstiness, peaks, prefix reuse, correlation."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ import numpy.typing as npt
 
 from planner.workload.lengths import Gamma, Lengths, Lognormal
 from planner.workload.traces import Trace
+from planner.workload.traffic import clock_tick, dispersion, gap_cv, local_cv, mean_rate, peak_to_mean
 
 Vector = npt.NDArray[np.float64]
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
-PEAK_WINDOW_S = 60.0
 BINS = 48
+#: points a fit is compared at
+POINTS = 512
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted distribution and how far it is from the data: Kolmogorov-Smirnov distance, [1]."""
+    """A fitted distribution and how far it is from the data: ``distance`` of Kolmogorov and Smirnov, and
+    ``p99_error`` its 99th percentile against the data's, relative, [1].
+    """
 
     name: str
     distribution: Lengths
     distance: float
+    p99_error: float
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,24 @@ class LengthSummary:
 
 
 @dataclass(frozen=True)
-class TraceDescription:
-    """A trace in figures; ``None`` where the trace has no arrivals or no hashes.
+class KindSummary:
+    """One kind of request in a trace, such as a log type: share [1], median lengths [tokens]."""
 
-    ``arrival_cv`` of the times between arrivals [1]; ``peak_to_mean`` of requests per minute [1];
-    ``prefix_reuse`` share of input tokens an endless cache would hold [1]; ``correlation`` of input
-    and output lengths [1].
+    name: str
+    share: float
+    input_p50: float
+    output_p50: float
+
+
+@dataclass(frozen=True)
+class TraceDescription:
+    """A trace in figures; ``None`` where the trace does not tell.
+
+    ``arrival_cv`` of all times between arrivals and ``local_cv`` of those within a minute [1];
+    ``dispersion`` variance over mean of requests per minute [1]; ``peak_to_mean`` of requests per
+    minute [1]; ``concurrency`` of a closed loop [1]; ``prefix_reuse`` share of input tokens, and
+    ``block_reuse`` share of prompt blocks, an endless cache would hold [1]; ``correlation`` of input and
+    output lengths, and ``rank_correlation`` of their ranks [1].
     """
 
     name: str
@@ -54,47 +71,76 @@ class TraceDescription:
     dropped: int
     duration_s: float | None
     requests_per_second: float | None
+    concurrency: float | None
     arrival_cv: float | None
+    local_cv: float | None
+    dispersion: float | None
     peak_to_mean: float | None
     prefix_reuse: float | None
+    block_reuse: float | None
     correlation: float
+    rank_correlation: float
     input: LengthSummary
     output: LengthSummary
+    kinds: tuple[KindSummary, ...]
+    notes: tuple[str, ...]
 
 
 def describe_trace(trace: Trace) -> TraceDescription:
     """All figures of a trace, units as in :class:`TraceDescription`. Source: definitions."""
     duration = float(trace.arrival[-1]) if trace.timed else 0.0
-    gaps = np.diff(trace.arrival)
-    spread = len(trace) > 2 and trace.input.std() > 0 and trace.output.std() > 0
+    timed = duration > 0
+    spread = trace.paired and len(trace) > 2 and trace.input.std() > 0 and trace.output.std() > 0
     return TraceDescription(
         trace.name,
         trace.format,
-        len(trace),
+        trace.requests or len(trace),
         trace.dropped,
         duration if trace.timed else None,
-        (len(trace) - 1) / duration if duration > 0 else None,
-        float(gaps.std() / gaps.mean()) if duration > 0 else None,
-        peak_to_mean(trace.arrival) if duration >= 2 * PEAK_WINDOW_S else None,
+        mean_rate(trace),
+        trace.concurrency,
+        gap_cv(trace.arrival) if timed else None,
+        local_cv(trace.arrival) if timed else None,
+        dispersion(trace.arrival) if timed else None,
+        trace.peak or (peak_to_mean(trace.arrival) if timed else None),
         None if trace.cached is None else float(trace.cached.sum() / trace.input.sum()),
-        float(np.corrcoef(trace.input, trace.output)[0, 1]) if spread else 0.0,
+        None if trace.hashes is None else float(trace.hashes.leading_hits().sum() / len(trace.hashes.ids)),
+        _correlation(trace.input, trace.output) if spread else 0.0,
+        _correlation(_ranks(trace.input), _ranks(trace.output)) if spread else 0.0,
         summarise(trace.input),
         summarise(trace.output),
+        _kinds(trace),
+        (*trace.notes, *_clock(trace)),
     )
 
 
-def peak_to_mean(arrival: Vector, window: float = PEAK_WINDOW_S) -> float:
-    """Busiest window over the mean of full windows, [1]; arrival [s] from 0, window [s].
+def _clock(trace: Trace) -> tuple[str, ...]:
+    tick = clock_tick(trace.arrival) if trace.timed else None
+    if tick is None:
+        return ()
+    return (f"arrivals are stamped every {tick:.3g} s: within a minute they are taken as spread over that step",)
 
-    Source: definition; the last, partial window is left out.
 
-    >>> import numpy as np
-    >>> peak_to_mean(np.array([0.0, 1, 2, 61, 121, 180]))
-    1.8
-    """
-    full = max(1, int(arrival[-1] // window))
-    counts = np.bincount((arrival[arrival < full * window] // window).astype(int), minlength=full)
-    return float(round(counts.max() / counts.mean(), 12))
+def _correlation(x: Vector, y: Vector) -> float:
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _ranks(x: Vector) -> Vector:
+    """Ranks, equal values sharing the middle one, (n,), [1]."""
+    _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place], dtype=float)
+
+
+def _kinds(trace: Trace) -> tuple[KindSummary, ...]:
+    if trace.kinds is None:
+        return ()
+    found = []
+    for index, name in enumerate(trace.kind_names):
+        of = trace.kinds == index
+        if of.any():
+            i, o = float(np.median(trace.input[of])), float(np.median(trace.output[of]))
+            found.append(KindSummary(name, float(of.mean()), i, o))
+    return tuple(found)
 
 
 def summarise(lengths: Vector) -> LengthSummary:
@@ -117,60 +163,26 @@ def fit(lengths: Vector) -> tuple[Fit, ...]:
         ("lognormal", Lognormal(float(logs.mean()), float(logs.std()))),
         ("gamma", Gamma.from_mean(float(lengths.mean()), float(lengths.std() / lengths.mean()))),
     ]
-    q = (np.arange(512) + 0.5) / 512
+    q = (np.arange(POINTS) + 0.5) / POINTS
     ordered = np.sort(lengths)
+    p99 = float(np.quantile(ordered, 0.99))
     found = []
     for name, distribution in candidates:
         at = np.searchsorted(ordered, distribution.quantile(q), side="right") / len(ordered)
-        found.append(Fit(name, distribution, float(np.max(np.abs(at - q)))))
+        tail = float(distribution.quantile(0.99)) / p99 - 1
+        found.append(Fit(name, distribution, float(np.max(np.abs(at - q))), tail))
     return tuple(sorted(found, key=lambda f: f.distance))
 
 
 def histogram(lengths: Vector, bins: int = BINS) -> tuple[list[float], list[int]]:
-    """Edges [tokens] and counts of log-spaced bins that hold all lengths (n,). Source: definition."""
-    low, high = max(1.0, float(np.floor(lengths.min()))), float(np.ceil(lengths.max())) + 1
-    edges = np.unique(np.round(np.geomspace(low, max(high, low + 1), bins + 1)))
+    """Edges [tokens] and counts of log-spaced bins that hold all lengths (n,).
+
+    Edges lie halfway between whole numbers, so that a bin's middle is the mean of what it can hold.
+
+    >>> histogram(np.array([1.0, 1, 2, 3]), 3)
+    ([0.5, 1.5, 2.5, 3.5], [2, 1, 1])
+    """
+    low, high = float(np.floor(lengths.min() + 0.5)), float(np.floor(lengths.max() + 0.5)) + 1
+    edges = np.unique(np.round(np.geomspace(max(low, 1.0), max(high, low + 1), bins + 1))) - 0.5
     counts, _ = np.histogram(lengths, edges)
     return [float(e) for e in edges], [int(c) for c in counts]
-
-
-def workload_text(trace: Trace, described: TraceDescription, model: str) -> str:
-    """A workload file with the trace's rate, peaks, burstiness and lengths as histograms.
-
-    Input and output are taken as independent, which the file says. Source: the trace.
-    """
-    rate = described.requests_per_second
-    lines = [
-        f"# From {trace.name.rsplit('/', 1)[-1]}: {len(trace)} requests ({described.format}).",
-        "# Input and output lengths are taken as independent; "
-        f"in the trace they correlate {described.correlation:+.2f}.",
-        f'model = "{model}"',
-        "",
-        "[demand]",
-        f"requests_per_second = {rate:.6g}" if rate else "requests_per_second = 1.0   # the trace has no arrival times",
-    ]
-    if described.peak_to_mean is not None:
-        lines.append(f"peak_to_mean = {described.peak_to_mean:.4g}          # busiest minute over the mean")
-    if described.arrival_cv is not None:
-        lines.append(f"arrival_cv = {described.arrival_cv:.4g}")
-    lines += ["", "[context]"]
-    if described.prefix_reuse is not None:
-        lines.append(
-            f"cached_fraction = {described.prefix_reuse:.4f}      # of an endless prefix cache: an upper bound"
-        )
-    lines += _histogram_lines("context", trace.input)
-    lines += ["", "[answer]", *_histogram_lines("answer", trace.output)]
-    lines += ["", "[slo]", 'ttft_p95 = "2s"             # yours to set', 'tpot_p95 = "50ms"', ""]
-    return "\n".join(lines)
-
-
-def _histogram_lines(name: str, lengths: Vector) -> list[str]:
-    edges, counts = histogram(lengths)
-    if len(counts) == 0 or edges[0] == edges[-1]:
-        return [f"mean = {lengths.mean():.6g}", 'distribution = "constant"']
-    return [
-        "",
-        f"[{name}.histogram]",
-        "edges = [" + ", ".join(f"{e:g}" for e in edges) + "]",
-        "weights = [" + ", ".join(str(c) for c in counts) + "]",
-    ]

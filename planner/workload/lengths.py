@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -165,9 +166,17 @@ class Lognormal(Lengths):
         below = float(normal_cdf(d - self.sigma))
         return self.mean * below + limit * float(normal_cdf(-d))
 
+    def sample(self, rng: np.random.Generator, n: int) -> Vector:
+        """n independent draws, (n,), [tokens]. Source: NumPy's generator."""
+        return rng.lognormal(self.mu, self.sigma, n)
+
     def describe(self) -> str:
         """Median and spread."""
         return f"lognormal, median {math.exp(self.mu):.0f}, mean {self.mean:.0f}, cv {self.cv:.2f}"
+
+
+#: shape from which the gamma's quantile is its normal approximation, right to a ten-thousandth
+NEARLY_NORMAL = 60.0
 
 
 @dataclass(frozen=True)
@@ -207,9 +216,19 @@ class Gamma(Lengths):
         logs = a * np.log(np.maximum(y, 1e-300)) - y - math.lgamma(a + 1)
         return np.clip(np.exp(np.minimum(logs, 50)) * total, 0.0, 1.0)
 
+    def sample(self, rng: np.random.Generator, n: int) -> Vector:
+        """n independent draws, (n,), [tokens]. Source: NumPy's generator."""
+        return rng.gamma(self.shape, self.scale, n)
+
     def quantile(self, q: Any) -> Any:
-        """Inverse of the distribution function by bisection, [tokens], shape of q."""
+        """Inverse of the distribution function by bisection, [tokens], shape of q.
+
+        Source: the function's series; from shape 60 Wilson and Hilferty's cube of a normal, PNAS 1931.
+        """
         p = np.asarray(q, dtype=float)
+        if self.shape > NEARLY_NORMAL:
+            ninth = 1 / (9 * self.shape)
+            return (self.shape * self.scale * (1 - ninth + np.asarray(normal_quantile(p)) * math.sqrt(ninth)) ** 3)[()]
         low = np.zeros_like(p)
         high = np.full_like(p, self.scale * (self.shape + 60 * math.sqrt(self.shape) + 60))
         for _ in range(70):
@@ -230,25 +249,26 @@ class Empirical(Lengths):
     values: tuple[float, ...]
     weights: tuple[float, ...] = ()
 
-    def _arrays(self) -> tuple[Vector, Vector]:
+    @cached_property
+    def _arrays(self) -> tuple[Vector, Vector, Vector]:
         v = np.asarray(self.values, dtype=float)
         w = np.asarray(self.weights, dtype=float) if self.weights else np.full(len(v), 1 / len(v))
-        return v, w
+        return v, w, np.cumsum(w)
 
     def moment(self, k: int) -> float:
         """Weighted mean of x^k, [tokens^k]. Source: definition."""
-        v, w = self._arrays()
+        v, w, _ = self._arrays
         return float(np.sum(w * v**k))
 
     def quantile(self, q: Any) -> Any:
         """Smallest value whose cumulative weight reaches q, [tokens], shape of q."""
-        v, w = self._arrays()
-        at = np.searchsorted(np.cumsum(w), np.asarray(q, dtype=float) - 1e-12)
+        v, _, reached = self._arrays
+        at = np.searchsorted(reached, np.asarray(q, dtype=float) - 1e-12)
         return v[np.minimum(at, len(v) - 1)]
 
     def mean_min(self, limit: float) -> float:
         """Weighted mean of min(x, limit), [tokens]. Source: definition."""
-        v, w = self._arrays()
+        v, w, _ = self._arrays
         return float(np.sum(w * np.minimum(v, limit)))
 
     def describe(self) -> str:
@@ -275,6 +295,10 @@ class Limited(Lengths):
     def quantile(self, q: Any) -> Any:
         """Clipped quantile, [tokens], shape of q. Source: monotone transformation."""
         return np.clip(self.inner.quantile(q), self.low, self.high)
+
+    def sample(self, rng: np.random.Generator, n: int) -> Vector:
+        """n independent draws moved within the limits, (n,), [tokens]. Source: the inner distribution."""
+        return np.clip(self.inner.sample(rng, n), self.low, self.high)
 
     def describe(self) -> str:
         """The inner distribution and its limits."""

@@ -89,7 +89,7 @@ class ContextTable(LengthTable):
 
 
 class Demand(Table):
-    """How much traffic: exactly one of the four ways to say it."""
+    """How much traffic: exactly one of the five ways to say it."""
 
     requests_per_second: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = Field(
         None, description="Mean request rate; a request with subagents is one task"
@@ -98,18 +98,58 @@ class Demand(Table):
         None, description="Users who wait for an answer, think, and ask again"
     )
     sessions: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = Field(
-        None, description="Open agent sessions; as users with think_time for the tools' pauses"
+        None, description="Open agent sessions; [session] says how they go"
     )
     tokens_per_day: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = Field(
         None, description="Output tokens per day"
     )
-    trace: str | None = Field(None, description="Recorded trace (not read by this version)")
+    trace: str | None = Field(
+        None, description="Recorded trace beside this file: rate, peak, burstiness and, unless given, lengths"
+    )
     think_time: Pause = Field(0.0, description="Mean pause between answer and next request")
     peak_to_mean: Annotated[float, Field(ge=1, strict=True, allow_inf_nan=False)] = Field(
         1.0, description="Peak demand over mean demand; the fleet is sized for the peak"
     )
     arrival_cv: Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)] = Field(
         1.0, description="Coefficient of variation of the times between arrivals; 1 is Poisson"
+    )
+    arrivals: Literal["poisson", "gamma", "weibull"] | None = Field(
+        None, description="Process of the arrivals; poisson when arrival_cv is 1, else gamma"
+    )
+
+
+class PauseTable(Table):
+    """A distribution of pauses: lognormal by mean and cv."""
+
+    mean: Pause = Field(description="Mean pause")
+    cv: Annotated[float, Field(ge=0, le=20, strict=True, allow_inf_nan=False)] = Field(
+        1.0, description="Standard deviation over mean"
+    )
+
+
+class Session(Table):
+    """How an agent session goes: [context] is its first prompt, then turns append to what is there."""
+
+    turns: LengthTable | Annotated[float, BeforeValidator(_tokens), Field(ge=1)] = Field(
+        description="Turns per session, a table or one number"
+    )
+    appended: LengthTable | Tokens = Field(
+        description="Tokens each later turn appends: a tool's result, a person's words"
+    )
+    pause: PauseTable | Pause = Field(
+        0.0, description="Pause between answer and next prompt, a table of mean and cv or one duration"
+    )
+    cache_ttl: Duration | None = Field(
+        None, description="How long an idle context stays cached; as long as memory lasts by default"
+    )
+    pinned: Annotated[float, BeforeValidator(_tokens), Field(ge=0)] = Field(
+        0.0, description="Tokens of the first prompt that all sessions share and that stay cached"
+    )
+    kept_output: Share = Field(
+        1.0, description="Share of an answer that later prompts repeat; less where reasoning is dropped"
+    )
+    max_context: Tokens | None = Field(
+        None, description="Input tokens at which a session starts over from its first prompt"
     )
 
 
@@ -259,6 +299,7 @@ class WorkloadFile(Table):
     reasoning: LengthTable | Tokens | None = Field(None, description="Reasoning tokens of a request")
     answer: LengthTable | Tokens | None = Field(None, description="Answer tokens of a request")
     requests: list[RequestTable] | None = Field(None, description="Classes of requests instead of one")
+    session: Session | None = Field(None, description="How the sessions of demand.sessions go")
     subagents: Subagents | None = Field(None, description="Fan-out into subagents")
     slo: Slos = Field(Slos(), description="Limits on latency")
     speculation: Speculation = Field(Speculation(), description="Speculative decoding")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from planner.workload.joint import JointLengths
 from planner.workload.lengths import Lengths, shuffled
 from planner.workload.schema import (
     EngineTable,
@@ -20,6 +21,10 @@ from planner.workload.schema import (
     Speculation,
     Subagents,
 )
+
+if TYPE_CHECKING:
+    from planner.workload.sessions import SessionModel
+    from planner.workload.traces import Trace
 
 Vector = npt.NDArray[np.float64]
 
@@ -36,7 +41,11 @@ class Slo:
 
 @dataclass(frozen=True)
 class RequestClass:
-    """One class of requests; lengths in tokens, ``share`` sums to one over classes."""
+    """One class of requests; lengths in tokens, ``share`` sums to one over classes.
+
+    With a ``joint`` sample input, cached and output tokens hang together as they do in it, and
+    ``context`` and ``answer`` are what it looks like from one side; without one they are independent.
+    """
 
     name: str
     share: float
@@ -44,9 +53,12 @@ class RequestClass:
     cached_fraction: float
     reasoning: Lengths | None
     answer: Lengths | None
+    joint: JointLengths | None = field(default=None, compare=False)
 
     def output_moment(self, k: int) -> float:
         """E[O^k] of reasoning plus answer, independent, [tokens^k], k = 1..3. Source: binomial."""
+        if self.joint is not None:
+            return self.joint.moments["o" if k == 1 else f"o{k}"]
         parts = [p for p in (self.reasoning, self.answer) if p is not None]
         if len(parts) == 1:
             return parts[0].moment(k)
@@ -57,10 +69,40 @@ class RequestClass:
             return a.moment(2) + 2 * a.moment(1) * b.moment(1) + b.moment(2)
         return a.moment(3) + 3 * a.moment(2) * b.moment(1) + 3 * a.moment(1) * b.moment(2) + b.moment(3)
 
+    @property
+    def products(self) -> dict[str, float]:
+        """Means of products of input I, prefilled P and output O: i, p, o, o2, o3, io, iio, ioo.
+
+        [tokens] and their powers. Source: the joint sample, or independence.
+        """
+        if self.joint is not None:
+            return self.joint.moments
+        i1, i2 = self.context.moment(1), self.context.moment(2)
+        o1, o2, o3 = (self.output_moment(k) for k in (1, 2, 3))
+        return {
+            "i": i1, "p": (1 - self.cached_fraction) * i1, "o": o1, "o2": o2, "o3": o3, "io": i1 * o1,
+            "iio": i2 * o1, "ioo": i1 * o2,
+        }  # fmt: skip
+
+    def stratified(self, n: int) -> tuple[Vector, Vector, Vector]:
+        """Input, cached and output of n requests whose means are exact, (n,) each, [tokens].
+
+        Source: Latin hypercube; a joint sample is stratified as it is.
+        """
+        if self.joint is not None:
+            sample = self.joint.stratified(n)
+            return sample.input, sample.cached, np.maximum(sample.output, 1.0)
+        i = _exact(self.context.stratified(n)[shuffled(n, 0)], self.context.mean)
+        o = np.zeros(n)
+        for dimension, part in enumerate((self.reasoning, self.answer), start=1):
+            if part is not None:
+                o += _exact(part.stratified(n)[shuffled(n, dimension)], part.mean)
+        return i, self.cached_fraction * i, np.maximum(o, 1.0)
+
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of the mix of classes, I input and O output tokens independent within a class.
+    """Moments of the mix of classes, I input and O output tokens; products as each class has them.
 
     ``mean_prefill`` E[(1-c)I]; ``resident_context`` E[IO + O^2/2]/E[O]; ``resident_second``
     E[I^2 O + I O^2 + O^3/3]/E[O]; ``kv_token_steps`` E[IO + O^2/2]. Tokens and their powers.
@@ -112,13 +154,12 @@ class Workload:
 
         A resident sequence is chosen in proportion to its output and is uniformly through it.
         """
-        total: dict[str, float] = dict.fromkeys(("i", "p", "o", "o2", "io", "resident", "second"), 0.0)
+        total: dict[str, float] = dict.fromkeys(("i", "p", "o", "o2", "resident", "second"), 0.0)
         for c in self.classes:
-            i1, i2 = c.context.moment(1), c.context.moment(2)
-            o1, o2, o3 = (c.output_moment(k) for k in (1, 2, 3))
+            m = c.products
             values = {
-                "i": i1, "p": (1 - c.cached_fraction) * i1, "o": o1, "o2": o2, "io": i1 * o1,
-                "resident": i1 * o1 + o2 / 2, "second": i2 * o1 + i1 * o2 + o3 / 3,
+                "i": m["i"], "p": m["p"], "o": m["o"], "o2": m["o2"], "resident": m["io"] + m["o2"] / 2,
+                "second": m["iio"] + m["ioo"] + m["o3"] / 3,
             }  # fmt: skip
             for key, value in values.items():
                 total[key] += c.share * value
@@ -140,16 +181,13 @@ class Workload:
     def _draw(self, n: int) -> RequestSample:
         counts = [max(16, round(n * c.share)) for c in self.classes]
         counts[int(np.argmax(counts))] += n - sum(counts)
-        inputs, cached, outputs, weights, index = [], [], [], [], []
+        inputs: list[Vector] = []
+        cached: list[Vector] = []
+        outputs: list[Vector] = []
+        weights, index = [], []
         for at, (c, count) in enumerate(zip(self.classes, counts, strict=True)):
-            i = _exact(c.context.stratified(count)[shuffled(count, 0)], c.context.mean)
-            o = np.zeros(count)
-            for dimension, part in enumerate((c.reasoning, c.answer), start=1):
-                if part is not None:
-                    o += _exact(part.stratified(count)[shuffled(count, dimension)], part.mean)
-            inputs.append(i)
-            cached.append(c.cached_fraction * i)
-            outputs.append(np.maximum(o, 1.0))
+            for found, values in zip((inputs, cached, outputs), c.stratified(count), strict=True):
+                found.append(values)
             weights.append(np.full(count, c.share / count))
             index.append(np.full(count, at))
         return RequestSample(
@@ -195,7 +233,12 @@ class Workload:
 
 @dataclass(frozen=True)
 class WorkloadDemand:
-    """Demand in one form: ``kind`` rate or users; [1/s], users, [s]."""
+    """Demand in one form: ``kind`` rate, users or sessions; [1/s], users or sessions, [s].
+
+    ``think_time`` is the mean pause between answer and next request; ``arrivals`` poisson, gamma or
+    weibull, with ``arrival_cv`` [1]; ``session`` how agent sessions go; ``trace`` the recorded traffic
+    that rate, peaks and lengths were taken from, for replay.
+    """
 
     kind: str
     requests_per_second: float | None
@@ -203,6 +246,9 @@ class WorkloadDemand:
     think_time: float
     peak_to_mean: float
     arrival_cv: float
+    arrivals: str = "poisson"
+    session: SessionModel | None = None
+    trace: Trace | None = field(default=None, compare=False, repr=False)
 
 
 def _exact(points: Vector, mean: float) -> Vector:

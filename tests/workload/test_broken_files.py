@@ -31,7 +31,7 @@ CASES = [
     ("requests_per_second = 12", "request_per_second = 12", ["demand.request_per_second", "unknown key", "'requests_per_second'"]),
     ("requests_per_second = 12", "requests_per_second = 12\nconcurrent_users = 5", ["demand", "twice", "exactly one"]),
     ("requests_per_second = 12", "", ["demand", "says nothing", "requests_per_second"]),
-    ("requests_per_second = 12", 'trace = "t.csv"', ["demand.trace", "not read"]),
+    ("requests_per_second = 12", 'trace = "t.csv"', ["demand.trace", "no such file: t.csv"]),
     ("requests_per_second = 12", "requests_per_second = 12\npeak_to_mean = 0.5", ["demand.peak_to_mean", "at least 1"]),
     ("requests_per_second = 12", "concurrent_users = 12\nthink_time = '5 sceonds'", ["demand.think_time", "sceonds", "seconds"]),
     ("[demand]", "[demnd]", ["demnd", "unknown key", "'demand'"]),

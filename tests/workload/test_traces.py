@@ -11,8 +11,9 @@ import pytest
 
 from planner.errors import InputError
 from planner.workload import load_workload
-from planner.workload.description import describe_trace, histogram, peak_to_mean, workload_text
+from planner.workload.description import describe_trace, histogram, peak_to_mean
 from planner.workload.traces import read_trace
+from planner.workload.writing import workload_text
 
 AZURE = (
     "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:17:03.9799600,4808,10\r\n"
