@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -78,23 +79,24 @@ def _into(arrivals: list[tuple[float, int]], follow: Follow) -> Follow:
 
 
 def _in_step(members: list[Replica], arrivals: list[tuple[float, int]], choose: Callable[[int], Replica]) -> None:
-    """Advance all replicas to each arrival before it is routed."""
+    """Advance all replicas to each arrival before it is routed, none past a completion that may cause one."""
     heapq.heapify(arrivals)
+    closed = members[0].follow is not None
     while True:
-        if not arrivals:
-            running = [m for m in members if not m.idle]
-            if not running or running[0].follow is None:
-                return
-            min(running, key=lambda m: m.clock).advance(once=True)
-            continue
-        now = arrivals[0][0]
-        for member in members:
-            if member.clock < now:
-                member.advance(now)
-        if arrivals[0][0] < now:
-            continue
-        arrival, i = heapq.heappop(arrivals)
-        choose(i).submit(arrival, i)
+        now = soonest = arrivals[0][0] if arrivals else math.inf
+        if closed:
+            soonest = min(now, *(m.next_completion() for m in members))
+        if soonest == math.inf:
+            return
+        behind = [m for m in members if m.clock < soonest]
+        stuck = all(m.idle for m in behind)  # steps that take no time
+        for member in behind:
+            member.advance(soonest)
+        if soonest == now:
+            arrival, i = heapq.heappop(arrivals)
+            choose(i).submit(arrival, i)
+        elif stuck:
+            min((m for m in members if not m.idle), key=lambda m: m.clock).advance(once=True)
 
 
 def _chooser(routing: Routing, members: list[Replica], requests: Requests, seed: int) -> Callable[[int], Replica]:
@@ -103,14 +105,16 @@ def _chooser(routing: Routing, members: list[Replica], requests: Requests, seed:
     turn = iter(range(1 << 62))
     prefixes = requests.prefix
 
-    def load(member: Replica) -> int:
-        return member.in_system + len(member.coming) - member.next
+    arrival = members[0].progress.arrival
 
-    def least(_: int) -> Replica:
-        return min(members, key=load)
+    def emptiest(some: Sequence[Replica], i: int) -> Replica:
+        return min(some, key=lambda m: m.in_system(arrival[i]))
 
-    def of_two(_: int) -> Replica:
-        return min((members[k] for k in rng.sample(range(count), min(2, count))), key=load)
+    def least(i: int) -> Replica:
+        return emptiest(members, i)
+
+    def of_two(i: int) -> Replica:
+        return emptiest([members[k] for k in rng.sample(range(count), min(2, count))], i)
 
     def in_turn(_: int) -> Replica:
         return members[next(turn) % count]

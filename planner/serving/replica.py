@@ -76,6 +76,7 @@ class Replica:
         self.clock = 0.0
         self.busy = 0.0  # seconds in steps
         self.prefilled = 0  # tokens
+        self.ended = 0  # requests that completed at the end of the last step
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -87,10 +88,28 @@ class Replica:
         else:
             insort(self.coming, (arrival, i), lo=self.next)
 
-    @property
-    def in_system(self) -> int:
-        """Requests waiting or in service now, [1]. Source: definition."""
-        return len(self.waiting) + len(self.active)
+    def in_system(self, now: float) -> int:
+        """Requests that were submitted and not complete at ``now`` [s], in the last step or later, [1].
+
+        Source: definition.
+        """
+        ended = self.ended if self.clock > now else 0
+        return len(self.coming) - self.next + len(self.waiting) + len(self.active) + ended
+
+    def next_completion(self) -> float:
+        """A time before which no request completes, [s]; infinite when idle.
+
+        Source: steps grow with contexts, so the present stretch of decode steps is never shorter.
+        """
+        if self.idle:
+            return math.inf
+        batch = self.batch
+        clock = self.clock if self.active or self.waiting else max(self.clock, self.coming[self.next][0])
+        base, slope, _ = self.step_time.decode(batch.size, batch.totals, batch.growths)
+        if self.chunked or not batch.size or self.next < len(self.coming) or self._admissible():
+            return clock + base
+        steps = max(1, batch.steps_that_fit(self.free, batch.steps_undisturbed()))
+        return clock + steps * base + slope * steps * (steps - 1) / 2
 
     @property
     def idle(self) -> bool:
@@ -200,12 +219,12 @@ class Replica:
             blocks -= (p.hits[i] - waking) * self.cache.blocks
         return blocks
 
-    def _admissible(self) -> bool:
+    def _admissible(self, beside: float = 0.0) -> bool:
         if not self.waiting or len(self.active) >= self.slots:
             return False
         if self.free == math.inf:
             return True
-        return self._wanted(self.waiting[0][2]) <= self.free - self.batch.blocks_grown(1)
+        return self._wanted(self.waiting[0][2]) + beside <= self.free - self.batch.blocks_grown(1)
 
     def _admit(self) -> int | None:
         """The head of the line if there is a slot and room for it."""
@@ -228,11 +247,20 @@ class Replica:
 
     def _admit_prefilled(self) -> None:
         """Requests whose cache was transferred join the batch at once; preempted ones prefill again."""
-        while self.waiting and not self.progress.preempted[self.waiting[0][2]] and self._admissible():
-            i = self._admit()
-            if i is None:
+        p = self.progress
+        while self.waiting and not p.preempted[self.waiting[0][2]]:
+            i = self.waiting[0][2]
+            if not self._admissible(self._first_growth(i) if self.active else 0.0):
                 return
+            self._admit()
             self._join(i)
+
+    def _first_growth(self, i: int) -> float:
+        """Blocks the first decode step of a request takes."""
+        p = self.progress
+        if p.need is None:
+            return float(p.target[i] % self.block == 0)
+        return (p.requests.output[i] - 1) / max(1, p.need[i]) / self.block
 
     # -- advancing -------------------------------------------------------------------------------
 
@@ -260,6 +288,7 @@ class Replica:
             self._take(self.batch.blocks_grown(steps))
         self.clock += seconds
         self.busy += seconds
+        self.ended = 0
         for i in self.batch.advance(steps):
             self._leave(i)
             self._end(i)
@@ -269,7 +298,7 @@ class Replica:
 
         Nobody else can be admitted meanwhile, so arrivals don't matter.
         """
-        if not self.chunked:
+        if not self.chunked or self.progress.prefilled:
             return False
         p, i, batch = self.progress, self.chunked[0], self.batch
         take = self.budget - batch.size * self.each
@@ -355,6 +384,7 @@ class Replica:
 
     def _end(self, i: int) -> None:
         del self.active[i]
+        self.ended += 1
         self.progress.end[i] = self.clock
         if self.follow is not None:
             for arrival, j in self.follow(i, self.clock):

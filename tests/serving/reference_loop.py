@@ -213,10 +213,15 @@ def run_step_by_step(
         waiting.sort(key=lambda s: (s.priority, s.arrival, s.index))
         if prefilled and not preempted:
             while waiting and not waiting[0].preemptions and len(running) < slots:
-                need, hits = wanted(waiting[0])
-                if used() + growth() + need > capacity:
-                    break
                 s = waiting[0]
+                need, hits = wanted(s)
+                # beside those in service it must have room for its own first step
+                if steps is not None:
+                    first_step = (s.output - 1) / max(1, s.need or 0) / block_tokens
+                else:
+                    first_step = float(s.target % block_tokens == 0)
+                if used() + growth() + need + (first_step if running else 0.0) > capacity:
+                    break
                 admit(s, hits)
                 join(s)
         decoding = [s for s in running if s.decoding]
