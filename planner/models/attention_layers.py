@@ -58,7 +58,7 @@ def _kv_heads(c: Config) -> int:
 def full(c: Config) -> FullAttention:
     """Grouped-query attention of a plain layer, with Qwen's output gate where the config has it."""
     gated = c.flag("attn_output_gate", c.model_type == "qwen3_next")
-    value = int(c.get("v_head_dim", 0) or 0) if c.model_type.startswith("mimo_v2") else 0
+    value = c.count("v_head_dim", 0, zero=True) if c.model_type.startswith("mimo_v2") else 0
     return FullAttention(c.count("heads"), _kv_heads(c), head_dim(c), value, gated)
 
 
@@ -71,12 +71,12 @@ def layer_kinds(c: Config, layers: int) -> list[str]:
     listed = c.items("layer_types", layers)
     if listed is not None:
         return [_kind_name(c, kind) for kind in listed[:layers]]
-    hybrid = c.items("hybrid_layer_pattern", layers)
+    hybrid = c.flags("hybrid_layer_pattern", layers)
     if hybrid is not None:
-        return [SLIDING if flag else FULL for flag in hybrid[:layers]]
-    kinds = c.items("attn_type_list", layers)
+        return [SLIDING if flag else FULL for flag in hybrid]
+    kinds = c.flags("attn_type_list", layers)
     if kinds is not None:
-        return [FULL if flag else LINEAR for flag in kinds[:layers]]
+        return [FULL if flag else LINEAR for flag in kinds]
     if c.get("full_attention_interval") is not None:
         every = c.count("full_attention_interval")
         return [FULL if (i + 1) % every == 0 else LINEAR for i in range(layers)]
@@ -97,7 +97,7 @@ def _kind_name(c: Config, kind: Any) -> str:
         FULL: FULL, "attention": FULL, "global": FULL, SLIDING: SLIDING, "sliding": SLIDING,
         "local": SLIDING, LINEAR: LINEAR, CHUNKED: CHUNKED,
     }  # fmt: skip
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise c.error("layer_types", f"attention kind {kind!r} is not known",
                       "full_attention, sliding_attention, chunked_attention or linear_attention")  # fmt: skip
     return known[kind]
@@ -105,10 +105,9 @@ def _kind_name(c: Config, kind: Any) -> str:
 
 def _windowed(c: Config) -> bool:
     """Whether every layer of a plain model is windowed: set, switched on, and below the context."""
-    window = c.get("sliding_window")
-    if window is None or not c.flag("use_sliding_window", True):
+    if c.get("sliding_window") is None or not c.flag("use_sliding_window", True):
         return False
-    return c.model_type == "mistral" and int(window) < c.count("max_context", 1 << 30)
+    return c.model_type == "mistral" and c.count("sliding_window", zero=True) < c.count("max_context", 1 << 30)
 
 
 def _by_kind(c: Config, kind: str) -> Attention:
@@ -159,7 +158,11 @@ def latent_layers(c: Config, layers: int) -> list[Attention | None]:
     gate = c.flag("mla_use_output_gate")
     if c.get("index_topk") is None:
         return [LatentAttention(**dims, output_gate=gate)] * layers
-    kinds = c.items("indexer_types", layers) or ["full"] * layers
+    kinds = c.items("indexer_types", layers)
+    if kinds is None:
+        if c.count("index_topk_freq", 1) > 1:
+            raise c.error("indexer_types", "is missing", "one per layer: index_topk_freq says that layers share one")
+        kinds = ["full"] * layers
     for kind in kinds:
         if kind not in ("full", "shared"):
             raise c.error("indexer_types", f"{kind!r} is not known", "full or shared")
@@ -178,12 +181,9 @@ def latent_layers(c: Config, layers: int) -> list[Attention | None]:
 
 def delta_layers(c: Config, layers: int) -> list[Attention | None]:
     """Kimi Linear and K3: KDA layers and MLA layers, both lists counted from one."""
-    table = c.get("linear_attn_config")
-    if not isinstance(table, dict):
-        raise c.error("linear_attn_config", f"is {table!r}", "a table")
-    inner = Config(table, c.file)
-    kda = set(inner.items("kda_layers") or [])
-    dense = set(inner.items("full_attn_layers") or set(range(1, layers + 1)) - kda)
+    inner = Config(c.table("linear_attn_config") or {}, c.file, "linear_attn_config")
+    kda = _layer_numbers(inner, "kda_layers")
+    dense = _layer_numbers(inner, "full_attn_layers") or set(range(1, layers + 1)) - kda
     if not kda.isdisjoint(dense) or kda | dense != set(range(1, layers + 1)):
         raise c.error("linear_attn_config", "kda_layers and full_attn_layers do not cover the layers once")
     heads, dim = inner.count("num_heads"), inner.count("head_dim")
@@ -202,6 +202,14 @@ def delta_layers(c: Config, layers: int) -> list[Attention | None]:
     )  # fmt: skip
     latent = LatentAttention(**_latent(c), output_gate=c.flag("mla_use_output_gate"))
     return [linear if i in kda else latent for i in range(1, layers + 1)]
+
+
+def _layer_numbers(c: Config, key: str) -> set[int]:
+    listed = c.items(key) or []
+    for entry in listed:
+        if isinstance(entry, bool) or not isinstance(entry, int):
+            raise c.error(key, f"holds {entry!r}", "numbers of layers, counted from one")
+    return set(listed)
 
 
 def gated_delta(c: Config) -> LinearAttention:
@@ -274,11 +282,8 @@ def compressed_layers(c: Config, layers: int) -> list[Attention | None]:
 
 def block_sparse_layers(c: Config, layers: int) -> list[Attention | None]:
     """MiniMax-M3: blocks chosen by an indexer in the layers its list marks."""
-    table = c.get("sparse_attention_config")
-    if not isinstance(table, dict):
-        raise c.error("sparse_attention_config", f"is {table!r}", "a table")
-    inner, plain = Config(table, c.file), full(c)
-    marks = inner.items("sparse_attention_freq", layers) or [1] * layers
+    inner, plain = Config(c.table("sparse_attention_config") or {}, c.file, "sparse_attention_config"), full(c)
+    marks = inner.flags("sparse_attention_freq", layers) or [True] * layers
     block = inner.count("sparse_block_size")
     sparse = BlockSparseAttention(
         plain.heads, plain.kv_heads, plain.head_dim, block=block,

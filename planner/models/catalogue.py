@@ -156,18 +156,28 @@ def list_models(overlays: Sequence[object] = ()) -> list[ModelSummary]:
 
 
 def difference_from_published(model: Model, tolerance: float = 0.01) -> str | None:
-    """How the computed totals differ from the published ones by more than ``tolerance`` [1], or None.
+    """How computed counts differ from the published ones by more than ``tolerance`` [1], or None.
 
+    Makers count active parameters with the input embedding or without; either agrees.
     Source: the model's own config against its maker's figure.
     """
-    said = model.published.total_parameters
-    if not said:
-        return None
-    ratio = model.total_parameters / said - 1
-    if abs(ratio) <= tolerance:
+    found = []
+    said, active = model.published.total_parameters, model.published.active_parameters
+    if said and abs(model.total_parameters / said - 1) > tolerance:
+        found.append(_difference("parameters", model.total_parameters, said))
+    if active:
+        least, most = model.active_parameters, model.active_parameters + model.embedding_parameters
+        if not least * (1 - tolerance) <= active <= most * (1 + tolerance):
+            found.append(_difference("active parameters", least if active < least else most, active))
+    if not found:
         return None
     note = f" ({model.published.note})" if model.published.note else ""
-    return f"computed {model.total_parameters / 1e9:.2f} B parameters, published {said / 1e9:.4g} B: {ratio:+.1%}{note}"
+    return "; ".join(found) + note
+
+
+def _difference(what: str, computed: float, published: float) -> str:
+    ratio = computed / published - 1
+    return f"computed {computed / 1e9:.2f} B {what}, published {published / 1e9:.4g} B: {ratio:+.1%}"
 
 
 def check_catalogue(overlays: Sequence[object] = ()) -> list[str]:

@@ -6,26 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from planner.errors import InputError, nearest
 from planner.models.attention_layers import attention_layers, full, mamba
+from planner.models.families import check_family
 from planner.models.feed_forward import feed_forward_layers, gated, moe
 from planner.models.fields import Config, read_config
 from planner.models.layers import Attention, DenseMlp, FullAttention, Layer, Mlp, MoeMlp
 from planner.models.model import Model, Published
 from planner.models.quantisation import checkpoint_formats
 
-#: model types whose layers this loader builds; anything else is an error, never a guess
-FAMILIES = (
-    "llama", "mistral", "mistral3", "ministral", "ministral3", "mixtral", "qwen2", "qwen2_moe",
-    "qwen3", "qwen3_moe", "qwen3_vl", "qwen3_vl_text", "qwen3_vl_moe", "qwen3_vl_moe_text",
-    "qwen2_vl", "qwen2_5_vl", "qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe",
-    "qwen3_5_moe_text", "phi3", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma4", "gemma4_text",
-    "cohere", "gpt_oss", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "deepseek_ref",
-    "kimi_k2", "kimi_k25", "kimi_linear", "kimi_k3", "glm4_moe", "glm_moe_dsa", "minimax_m1",
-    "minimax_m2", "minimax_m3", "minimax_m3_vl", "mimo", "mimo_v2_flash", "nemotron_h",
-    "nemotron-nas", "llama4", "llama4_text", "step3p7", "internvl_chat", "yi",
-)  # fmt: skip
-ARCHITECTURES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral"}
 TIED = ("gemma", "cohere")  # families whose head is the embedding unless they say otherwise
 
 
@@ -57,12 +45,12 @@ def load_config(
     else:
         data, file = dict(source), file or "config"
     c = Config(data, file)
-    _check_family(c)
+    check_family(c)
     layers = _layers(c)
     count = sum(layer.count for layer in layers)
     formats, kv_format, notes = checkpoint_formats(c, quant_config, count)
-    tied = bool(data.get("tie_word_embeddings", c.get("tie_word_embeddings",
-                c.model_type.startswith(TIED))))  # fmt: skip
+    outer = Config({k: v for k, v in data.items() if not isinstance(v, dict)}, file)
+    tied = outer.flag("tie_word_embeddings", c.flag("tie_word_embeddings", c.model_type.startswith(TIED)))
     return Model(
         name=name or str(data.get("_name_or_path") or c.model_type),
         architecture=c.architecture or c.model_type,
@@ -70,7 +58,7 @@ def load_config(
         vocab=c.count("vocab"),
         layers=layers,
         tied_embeddings=tied,
-        max_context=c.count("max_context", 0, zero=True),
+        max_context=_max_context(c),
         formats=formats,
         kv_format=kv_format,
         draft_layers=_draft_layers(c, layers),
@@ -81,19 +69,16 @@ def load_config(
     )
 
 
-def _check_family(c: Config) -> None:
-    kind = c.model_type or ARCHITECTURES.get(c.architecture, "")
-    if not kind and c.data.get("dim") is not None and c.data.get("n_layers") is not None:
-        return  # a Mistral params.json
-    if kind not in FAMILIES:
-        named = f"architecture {c.architecture!r}" if c.architecture else "no architecture"
-        raise InputError(
-            f"{named} with model_type {kind!r} is not known: its attention layout cannot be read",
-            file=c.file,
-            key="model_type",
-            expected="a known family, or a description of its layers as a new one",
-            suggestion=nearest(kind, FAMILIES) if kind else None,
-        )
+def _max_context(c: Config) -> int:
+    """Tokens the positions reach, YaRN's stretch included, as engines derive it."""
+    plain = c.count("max_context", 0, zero=True)
+    rope = Config(c.table("rope_parameters") or c.table("rope_scaling") or {}, c.file, "rope_scaling")
+    if rope.get("rope_type", rope.get("type")) != "yarn":
+        return plain
+    factor = rope.get("factor", 1.0)
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 <= factor <= 1000:
+        raise rope.error("factor", f"is {factor!r}", "a number from 1 to 1000")
+    return max(plain, int(factor * rope.count("original_max_position_embeddings", plain, zero=True)))
 
 
 def _layers(c: Config) -> tuple[Layer, ...]:
@@ -111,8 +96,8 @@ def _layers(c: Config) -> tuple[Layer, ...]:
 
 def _mlps(c: Config, n: int) -> list[Mlp | None]:
     mlps = feed_forward_layers(c, n)
-    if c.get("use_double_wide_mlp") is True:  # Gemma 4: layers that share a cache get a wider MLP
-        shared = c.count("num_kv_shared_layers", 0, zero=True)
+    if c.flag("use_double_wide_mlp"):  # Gemma 4: layers that share a cache get a wider MLP
+        shared = _sharing(c, n)
         wide = DenseMlp(2 * c.count("intermediate"), gated(c))
         return [*mlps[: n - shared], *([wide] * shared)]
     return mlps
@@ -122,12 +107,18 @@ def _share_cache(c: Config, attention: list[Attention | None]) -> list[Attention
     """The last ``num_kv_shared_layers`` of Gemma 4 E2B and E4B read earlier layers' caches."""
     from dataclasses import replace
 
-    shared = c.count("num_kv_shared_layers", 0, zero=True)
-    start = len(attention) - shared
+    start = len(attention) - _sharing(c, len(attention))
     return [
         replace(a, shares_kv=True) if i >= start and isinstance(a, FullAttention) else a
         for i, a in enumerate(attention)
     ]
+
+
+def _sharing(c: Config, layers: int) -> int:
+    shared = c.count("num_kv_shared_layers", 0, zero=True)
+    if shared >= layers:
+        raise c.error("num_kv_shared_layers", f"is {shared}", f"fewer than the {layers} layers")
+    return shared
 
 
 def _merge(layers: list[Layer]) -> tuple[Layer, ...]:
@@ -141,17 +132,23 @@ def _merge(layers: list[Layer]) -> tuple[Layer, ...]:
 def _nemotron_pattern(c: Config) -> list[str]:
     letters = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
     pattern = c.get("hybrid_override_pattern")
-    if isinstance(pattern, str):
-        unknown = set(pattern) - set(letters) - {"|"}
-        if unknown:
-            raise c.error("hybrid_override_pattern", f"holds {sorted(unknown)}", "M, *, - and E")
-        return [letters[ch] for ch in pattern if ch in letters]
-    blocks = c.items("layers_block_type")
-    if blocks is None:
-        raise c.error("hybrid_override_pattern", "is missing", "a pattern or layers_block_type")
+    if pattern is not None:
+        key = "hybrid_override_pattern"
+        if not isinstance(pattern, str) or set(pattern) - set(letters) - {"|"}:
+            raise c.error(key, f"is {str(pattern)[:60]!r}", "a string of M, *, - and E")
+        blocks = [letters[ch] for ch in pattern if ch in letters]
+    else:
+        key, blocks = "layers_block_type", _blocks(c, "layers_block_type")
+    if c.count("layers", len(blocks) or None) != len(blocks):
+        raise c.error(key, f"describes {len(blocks)} layers", f"as many as num_hidden_layers ({c.count('layers')})")
+    return blocks
+
+
+def _blocks(c: Config, key: str) -> list[str]:
+    blocks = c.items(key) or []
     for block in blocks:
-        if block not in letters.values():
-            raise c.error("layers_block_type", f"holds {block!r}", "mamba, attention, mlp or moe")
+        if block not in ("mamba", "attention", "mlp", "moe"):
+            raise c.error(key, f"holds {block!r}", "mamba, attention, mlp or moe")
     return blocks
 
 
@@ -173,17 +170,30 @@ def _nemotron(c: Config, blocks: list[str]) -> list[Layer]:
 def _searched(c: Config) -> list[Layer]:
     """Nemotron NAS: every block has its own KV heads and width, or leaves one part out."""
     heads, hidden = c.count("heads"), c.count("hidden")
-    found = []
-    for i, block in enumerate(c.items("block_configs", c.count("layers")) or []):
-        try:
-            attention, ffn = block["attention"], block["ffn"]
-            kv = attention["n_heads_in_group"]
-            a = None if attention["no_op"] else FullAttention(heads, heads // kv, hidden // heads)
-            width = 0 if ffn["no_op"] else _rounded(2 * ffn["ffn_mult"] * hidden / 3)
-        except (KeyError, TypeError, ZeroDivisionError):
-            raise c.error(f"block_configs[{i}]", "is not understood", "attention and ffn") from None
-        found.append(Layer(a, DenseMlp(width) if width else None))
+    layers, found = c.count("layers"), []
+    for i, block in enumerate((c.items("block_configs", layers) or [])[:layers]):
+        if not isinstance(block, dict):
+            raise c.error(f"block_configs[{i}]", "is not understood", "attention and ffn")
+        whole = Config(block, c.file, f"block_configs[{i}]")
+        attention, ffn = (
+            Config(whole.table(name) or {}, c.file, f"block_configs[{i}].{name}") for name in ("attention", "ffn")
+        )
+        a = None
+        if not attention.flag("no_op"):
+            group = attention.count("n_heads_in_group")
+            if heads % group or hidden % heads:
+                raise attention.error("n_heads_in_group", f"is {group}", f"a divisor of the {heads} heads")
+            a = FullAttention(heads, heads // group, hidden // heads)
+        mlp = None if ffn.flag("no_op") else DenseMlp(_rounded(2 * _multiple(ffn) * hidden / 3))
+        found.append(Layer(a, mlp))
     return found
+
+
+def _multiple(ffn: Config) -> float:
+    value = ffn.get("ffn_mult")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 100:
+        raise ffn.error("ffn_mult", f"is {value!r}", "a number between 0 and 100")
+    return float(value)
 
 
 def _rounded(width: float, multiple: int = 256) -> int:
@@ -193,10 +203,10 @@ def _rounded(width: float, multiple: int = 256) -> int:
 def _draft_layers(c: Config, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """The multi-token-prediction module: layers shaped as the model's last full ones."""
     count = c.count("draft", 0, zero=True)
-    if not count or c.get("use_mtp") is False:
+    if not count or not c.flag("use_mtp", True):
         return ()
     if c.model_type == "nemotron_h":
-        blocks = c.items("mtp_layers_block_type") or ["attention", "moe"]
+        blocks = _blocks(c, "mtp_layers_block_type") or ["attention", "moe"]
         return _merge(_nemotron(c, blocks))
     whole = [x for x in layers if x.mlp is not None and isinstance(x.attention, Attention)]
     pick = [x for x in whole if not type(x.attention).__name__.startswith("Linear")] or whole
@@ -204,7 +214,7 @@ def _draft_layers(c: Config, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         return ()
     routed = [x for x in pick if isinstance(x.mlp, MoeMlp)] or pick
     last = routed[-1]
-    return (Layer(last.attention, last.mlp, 1),) * 1
+    return (Layer(last.attention, last.mlp, 1),)
 
 
 def _extra(c: Config, layers: tuple[Layer, ...]) -> int:
@@ -215,7 +225,7 @@ def _extra(c: Config, layers: tuple[Layer, ...]) -> int:
         parts = (layer.attention is not None) + (layer.mlp is not None)
         total += layer.count * parts * hidden
         a = layer.attention
-        if isinstance(a, FullAttention) and (c.get("attention_bias") is True or c.model_type.startswith("qwen2")):
+        if isinstance(a, FullAttention) and (c.flag("attention_bias") or c.model_type.startswith("qwen2")):
             total += layer.count * (a.heads + 2 * a.kv_heads) * a.head_dim
         conv = getattr(a, "conv", 0) * getattr(a, "conv_channels", 0)
         total += layer.count * conv

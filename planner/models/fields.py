@@ -11,6 +11,8 @@ from typing import Any
 from planner.errors import InputError
 
 SIZE_LIMIT = 2_000_000
+LARGEST = 10**9  # no width, table or context of a model comes near it
+MOST_LAYERS = 2000
 NESTS = ("text_config", "llm_config", "language_config")
 #: field -> the names it goes by, first match wins
 NAMES: dict[str, tuple[str, ...]] = {
@@ -34,12 +36,15 @@ NAMES: dict[str, tuple[str, ...]] = {
 class Config:
     """A config's language-model fields, with the file it came from for messages."""
 
-    def __init__(self, data: Mapping[str, Any], file: str) -> None:
+    def __init__(self, data: Mapping[str, Any], file: str, prefix: str = "") -> None:
         self.file = file
         self.top = data
+        for name in NESTS:
+            if data.get(name) is not None and not isinstance(data[name], dict):
+                raise InputError(f"is {_shown(data[name])}", file=file, key=name, expected="an object")
         nested = next((data[n] for n in NESTS if isinstance(data.get(n), dict)), None)
         self.data: Mapping[str, Any] = {**data, **nested} if nested is not None else data
-        self.prefix = next((n for n in NESTS if isinstance(data.get(n), dict)), "")
+        self.prefix = prefix or next((n for n in NESTS if isinstance(data.get(n), dict)), "")
 
     @property
     def model_type(self) -> str:
@@ -53,7 +58,9 @@ class Config:
         return str(listed[0]) if isinstance(listed, list) and listed else ""
 
     def _key(self, name: str) -> str:
-        return f"{self.prefix}.{name}" if self.prefix and name not in self.top else name
+        nested = self.top.get(self.prefix)
+        outer = isinstance(nested, dict) and name in self.top and name not in nested
+        return f"{self.prefix}.{name}" if self.prefix and not outer else name
 
     def error(self, key: str, problem: str, expected: str | None = None) -> InputError:
         """An InputError that names the file and the key as it stands in it."""
@@ -78,18 +85,28 @@ class Config:
                 raise self.error(name, "is missing", "a whole number")
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.error(name, f"is {value!r}", "a whole number")
+            raise self.error(name, f"is {_shown(value)}", "a whole number")
         if not math.isfinite(value) or value != int(value):
             raise self.error(name, f"is {value}", "a whole number")
         if value < 0 or (value == 0 and not zero):
             raise self.error(name, f"is {int(value)}", "a positive whole number")
+        largest = MOST_LAYERS if field == "layers" else LARGEST
+        if value > largest:
+            raise self.error(name, f"is {value:.3g}", f"at most {largest}")
         return int(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
         """A true-or-false value; InputError when it is something else."""
         value = self.get(key, default)
         if not isinstance(value, bool):
-            raise self.error(key, f"is {value!r}", "true or false")
+            raise self.error(key, f"is {_shown(value)}", "true or false")
+        return value
+
+    def table(self, key: str) -> dict[str, Any] | None:
+        """A JSON object, or None when absent; InputError when it is something else."""
+        value = self.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise self.error(key, f"is {_shown(value)}", "an object")
         return value
 
     def items(self, key: str, length: int | None = None) -> list[Any] | None:
@@ -102,6 +119,22 @@ class Config:
         if length is not None and len(value) < length:
             raise self.error(key, f"has {len(value)} entries", f"one per layer ({length})")
         return value
+
+    def flags(self, key: str, length: int) -> list[bool] | None:
+        """The first ``length`` of a list of 0 and 1, or None when absent; InputError otherwise."""
+        listed = self.items(key, length)
+        if listed is None:
+            return None
+        for flag in listed[:length]:
+            if flag not in (0, 1):
+                raise self.error(key, f"holds {_shown(flag)}", "0 or 1 for every layer")
+        return [bool(flag) for flag in listed[:length]]
+
+
+def _shown(value: Any, most: int = 60) -> str:
+    """A value as a message shows it: long ones cut."""
+    text = repr(value)
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -134,5 +167,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
                 quant = path / "hf_quant_config.json"
                 return read_json(path / name), read_json(quant) if quant.exists() else None
         raise InputError("has no config.json", file=str(path))
-    quant = path.with_name("hf_quant_config.json")
-    return read_json(path), read_json(quant) if quant.exists() else None
+    # a config saved under a longer name has its companion under the same one
+    named = path.name.removesuffix("config.json") if path.name.endswith("config.json") else ""
+    quant = path.with_name(f"{named}hf_quant_config.json")
+    return read_json(path), read_json(quant) if quant.exists() and quant != path else None

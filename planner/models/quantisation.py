@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from typing import Any
 
@@ -41,14 +41,16 @@ def checkpoint_formats(
 
     InputError for a method or algorithm that is not known.
     """
-    inline = c.get("quantization_config") or c.top.get("quantization_config") or {}
+    inline = c.table("quantization_config") or {}
     separate = (quant or {}).get("quantization") or {}
+    if not isinstance(separate, dict):
+        raise InputError(f"is {separate!r}", file="hf_quant_config.json", key="quantization", expected="an object")
     method = str(inline.get("quant_method") or "")
     algorithm = str(separate.get("quant_algo") or inline.get("quant_algo") or "")
-    kv = _kv_format(inline, separate)
+    kv = _kv_format(c, inline, separate)
     formats: dict[str, str] = {}
     if algorithm == "MIXED_PRECISION":
-        return _mixed(inline, separate), kv, _mixed_notes(inline, separate)
+        return _mixed(c, inline, separate)
     if algorithm:
         if algorithm not in ALGORITHMS:
             raise InputError(
@@ -59,10 +61,13 @@ def checkpoint_formats(
     elif method:
         formats = _by_method(c, method, inline)
     ignored = [
-        *(inline.get("modules_to_not_convert") or []), *(inline.get("ignore") or []),
+        *_listed(inline.get("modules_to_not_convert")), *_listed(inline.get("ignore")),
         *_listed(separate.get("exclude_modules")),
     ]  # fmt: skip
-    kept = {g for g in formats if _excluded(g, ignored, layers)}
+    try:
+        kept = {g for g in formats if _excluded(c, g, ignored, layers)}
+    except re.error as error:
+        raise c.error("quantization_config.ignore", f"holds a pattern that is none: {error}") from None
     formats = {g: f for g, f in formats.items() if g not in kept}
     if str(c.get("expert_dtype", "")) == "fp4":
         formats["experts"] = "mxfp4"
@@ -73,12 +78,16 @@ def _listed(value: Any) -> list[str]:
     return [v for v in value if isinstance(v, str)] if isinstance(value, list) else []
 
 
-def _kv_format(inline: Mapping[str, Any], separate: Mapping[str, Any]) -> str:
+def _kv_format(c: Config, inline: Mapping[str, Any], separate: Mapping[str, Any]) -> str:
     scheme = separate.get("kv_cache_quant_algo") or inline.get("kv_cache_quant_algo")
     scheme = scheme or inline.get("kv_cache_scheme")
     if isinstance(scheme, dict):
-        scheme = "FP8" if scheme.get("num_bits") == 8 else None
-    return "fp8" if isinstance(scheme, str) and "8" in scheme else "bf16"
+        scheme = f"{scheme.get('num_bits')} bits"
+    if not scheme:
+        return "bf16"
+    if not isinstance(scheme, str) or "8" not in scheme:
+        raise c.error("quantization_config.kv_cache_scheme", f"is {scheme!r}", "a cache in fp8, or none")
+    return "fp8"
 
 
 def _by_method(c: Config, method: str, inline: Mapping[str, Any]) -> dict[str, str]:
@@ -101,8 +110,15 @@ def _by_method(c: Config, method: str, inline: Mapping[str, Any]) -> dict[str, s
 
 def _compressed(c: Config, inline: Mapping[str, Any]) -> str:
     """Format of compressed-tensors weights: bits, float or integer, and the group they share."""
-    groups = inline.get("config_groups") or {}
-    weights = next((g.get("weights") for g in groups.values() if isinstance(g, dict)), None) or {}
+    groups = inline.get("config_groups")
+    listed = list(groups.values()) if isinstance(groups, dict) else []
+    weights = next((g.get("weights") for g in listed if isinstance(g, dict)), None)
+    return _weights(c, weights)
+
+
+def _weights(c: Config, weights: Any) -> str:
+    if not isinstance(weights, dict):
+        raise c.error("quantization_config.config_groups", "describes no weights", "groups with weights")
     bits, kind = weights.get("num_bits"), weights.get("type")
     group = weights.get("group_size")
     if bits == 4 and kind == "float":
@@ -117,10 +133,13 @@ def _compressed(c: Config, inline: Mapping[str, Any]) -> str:
     )  # fmt: skip
 
 
-def _excluded(group: str, ignored: list[str], layers: int) -> bool:
+def _excluded(c: Config, group: str, ignored: list[str], layers: int) -> bool:
     """Whether the exclusion list names this group's modules in a layer in the middle of the model."""
     middle = max(0, layers // 2 - 1)
-    for module in MODULES[group]:
+    modules = MODULES[group]
+    if group == "experts" and c.get("enable_moe_block") is True:
+        modules = ("experts.0.gate_proj",)  # Gemma 4 keeps them beside its dense block, not inside
+    for module in modules:
         for layer in (middle, middle + 1):
             for prefix in PREFIXES:
                 name = module if group == "head" else f"{prefix}layers.{layer}.{module}"
@@ -137,30 +156,37 @@ def _matches(pattern: str, name: str) -> bool:
     return name == pattern or name.startswith(pattern + ".")
 
 
-def _mixed(inline: Mapping[str, Any], separate: Mapping[str, Any]) -> dict[str, str]:
+def _mixed(c: Config, inline: Mapping[str, Any], separate: Mapping[str, Any]) -> tuple[dict[str, str], str, list[str]]:
     """Formats from a per-module list: the first module that stands for each group decides."""
-    listed = separate.get("quantized_layers") or inline.get("quantized_layers") or {}
     found: dict[str, str] = {}
-    for module, entry in listed.items():
-        if not isinstance(entry, dict):
-            continue
-        name = ALGORITHMS.get(str(entry.get("quant_algo")), "")
+    for module, name in _modules(c, inline, separate):
         group = _group_of(module)
         if name and group:
             found.setdefault(group, name)
+    notes = []
     if not found:
         found["experts"] = "nvfp4"
+        notes = ["mixed precision without a module list: experts taken as nvfp4, the rest as stored"]
     if inline.get("quant_method") == "fp8":  # the rest of the checkpoint is fp8
+        rest = "fp8-block" if inline.get("weight_block_size") else "fp8"
         for group in ("attention", "indexer", "mlp", "shared_experts"):
-            found.setdefault(group, "fp8")
-    return found
+            found.setdefault(group, rest)
+    return found, _kv_format(c, inline, separate), notes
 
 
-def _mixed_notes(inline: Mapping[str, Any], separate: Mapping[str, Any]) -> list[str]:
-    listed = separate.get("quantized_layers") or inline.get("quantized_layers") or {}
-    if any(isinstance(v, dict) for v in listed.values()):
-        return []
-    return ["mixed precision without a module list: experts taken as nvfp4, the rest as stored"]
+def _modules(c: Config, inline: Mapping[str, Any], separate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Modules and the format each is stored in, from quantized_layers or the targets of config_groups."""
+    listed = separate.get("quantized_layers") or inline.get("quantized_layers")
+    if isinstance(listed, dict):
+        for module, entry in listed.items():
+            if isinstance(entry, dict):
+                yield module, ALGORITHMS.get(str(entry.get("quant_algo")), "")
+        return
+    groups = inline.get("config_groups")
+    for entry in groups.values() if isinstance(groups, dict) else ():
+        if isinstance(entry, dict):
+            for module in _listed(entry.get("targets")):
+                yield module, _weights(c, entry.get("weights"))
 
 
 def _group_of(module: str) -> str:
