@@ -115,6 +115,22 @@ def _place_of(value: Any, problem: str, path: tuple[str | int, ...] = ()) -> tup
     return ()
 
 
+def models_with(overlays: list[Path] | None) -> list[Path]:
+    """``--models`` as given; InputError for a file that is no model entry."""
+    from planner.documents import read_toml
+
+    for overlay in overlays or ():
+        for path in sorted(overlay.glob("*.toml")) if overlay.is_dir() else [overlay]:
+            document = read_toml(path)
+            for key in ("config", "published", "quantization"):
+                if not isinstance(document.data.get(key, {}), dict):
+                    raise document.error((key,), f"is {document.data[key]!r}", "a table")
+            aliases = document.data.get("aliases", [])
+            if not isinstance(aliases, list) or not all(isinstance(name, str) for name in aliases):
+                raise document.error(("aliases",), f"is {aliases!r}", "a list of names")
+    return list(overlays or ())
+
+
 class Progress:
     """A spinner on stderr for work that takes over a second; nothing when quiet or piped."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from planner.cli.base import app, database_with, gpus_with
+from planner.cli.base import app, database_with, gpus_with, models_with
 from planner.cli.options import (
     DatabaseOption,
     FileOption,
@@ -51,7 +51,7 @@ def list_(
     if what == "models":
         from planner.models import list_models
 
-        rows = list(list_models(models or ()))
+        rows = list(list_models(models_with(models)))
         blocks = listing.models_blocks
     elif what == "prices":
         from planner.hardware import Price
@@ -105,7 +105,7 @@ def show(
         return
     from planner.models import load_model
 
-    model = load_model(name, models or ())
+    model = load_model(name, models_with(models))
     facts = model_facts(model)
     emit(
         format_,
@@ -197,7 +197,8 @@ def check_db(
     database = database_with(hardware_db, prices)
     problems = [asdict(p) for p in check_database(database)]
     problems += [
-        {"file": "models", "key": "", "message": text, "severity": "error"} for text in check_catalogue(models or ())
+        {"file": "models", "key": "", "message": text, "severity": "error"}
+        for text in check_catalogue(models_with(models))
     ]
     columns = ("File", "Key", "Problem", "Severity")
     counts = f"{len(database.accelerators)} accelerators, {len(database.prices.rows)} prices"

@@ -16,6 +16,7 @@ from planner.cli.base import (
     compare_app,
     database_with,
     gpus_with,
+    models_with,
     prices_with,
     workload_with,
 )
@@ -72,7 +73,7 @@ def recommend(
     with Progress(quiet), said:
         result = size(
             asked, database, gpus=gpus_with(gpus, database), top=top, price_overrides=prices_with(price, database),
-            models=models or (), statistics=statistics,
+            models=models_with(models), statistics=statistics,
         )  # fmt: skip
     seconds = time.perf_counter() - started
     if verbose:
@@ -149,7 +150,7 @@ def compare_gpus(
     asked, said = workload_with(workload, set_)
     with Progress(quiet=False), said:
         found = compare_on_workload(
-            asked, database, gpus=gpus_with(gpus, database), price_overrides=overrides, models=models or ()
+            asked, database, gpus=gpus_with(gpus, database), price_overrides=overrides, models=models_with(models)
         )
     emit(
         format_, output,
@@ -205,7 +206,7 @@ def estimate(
         model, gpu, tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, weights, kv,
         engine, batch, context, input_tokens, output_tokens, concurrency, rate, offline, cached_tokens,
     )  # fmt: skip
-    result = price_one(request, database_with(hardware_db), models or ())
+    result = price_one(request, database_with(hardware_db), models_with(models))
     emit(
         format_, output, data=result.model_dump(mode="json", exclude_none=True),
         blocks=lambda: estimate_blocks(result),
@@ -251,7 +252,7 @@ def simulate(
     with Progress(quiet), said:
         result, rows = simulate_plan(
             asked, database, gpus=gpus_with(gpus, database), price_overrides=prices_with(price, database),
-            models=models or (), trace=recorded, requests=requests, seed=seed,
+            models=models_with(models), trace=recorded, requests=requests, seed=seed,
         )  # fmt: skip
     if records is not None:
         write(comma_separated([asdict(r) for r in rows]), records)

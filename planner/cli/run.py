@@ -31,7 +31,10 @@ def run() -> None:
             raise
         if isinstance(error, OSError):
             # a file somebody named: too long a name, no permission
-            _stop(f"{error.filename or 'standard output'}: {error.strerror or error}", 2 if error.filename else 1)
+            _stop(
+                f"{one_line(str(error.filename or 'standard output'), 200)}: {error.strerror or error}",
+                2 if error.filename else 1,
+            )
         if isinstance(error, OverflowError):
             _stop(f"a number in the input is too large or too small to compute with ({error})", 2)
         _stop(f"internal error, please report it: {type(error).__name__}: {error} (PLANNER_DEBUG=1 shows where)", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +49,10 @@ EFFICIENCY_KEYS = (
 )  # fmt: skip
 
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LARGEST = 1e9  # of any fact in the unit it is given in
+
+
 def parse_accelerator(document: Document, defaults: Defaults) -> Accelerator:
     """The accelerator a document describes; InputError with key and line for any mistake.
 
@@ -56,6 +61,8 @@ def parse_accelerator(document: Document, defaults: Defaults) -> Accelerator:
     data = document.data
     only_keys(document, data, (), TOP)
     name = string(document, data, (), "name")
+    if not _NAME.fullmatch(name):
+        raise document.error(("name",), f"is {name!r}", "letters, digits, dots and dashes, as h100-sxm")
     facts: dict[str, Fact] = {}
     for section, keys in SCHEMA.items():
         table = data.get(section, {})
@@ -98,7 +105,7 @@ def _fact(document: Document, table: Mapping[str, Any], section: str, key: str, 
     unit = string(document, entry, path, "unit")
     if unit not in units:
         raise document.error((*path, "unit"), f"is {unit!r}", "one of " + ", ".join(units), nearest(unit, units))
-    value = number(document, entry, path, "value") * UNITS[unit]
+    value = number(document, entry, path, "value", upper=LARGEST) * UNITS[unit]
     kind = string(document, entry, path, "kind", choices=KINDS)
     source = string(document, entry, path, "source")
     return Fact(value, unit, kind, source, string(document, entry, path, "note", default=""))
@@ -156,7 +163,9 @@ def _achieved(
     only_keys(document, table, ("achieved",), (*OPERATORS, "all_reduce"))
     found: dict[str, dict[str, dict[str, Efficiency]]] = {}
     for operator in OPERATORS:
-        for fmt, engines in table.get(operator, {}).items():
+        formats = table.get(operator, {})
+        only_keys(document, formats, ("achieved", operator), formats)
+        for fmt, engines in formats.items():
             path: tuple[str, ...] = ("achieved", operator, fmt)
             if fmt not in FORMATS:
                 raise document.error(path, "unknown format", "one of " + ", ".join(FORMATS), nearest(fmt, FORMATS))
@@ -169,13 +178,15 @@ def _achieved(
 
 def _all_reduces(document: Document, table: Any) -> dict[str, dict[int, AllReduce]]:
     found: dict[str, dict[int, AllReduce]] = {}
+    if not isinstance(table, dict):
+        raise document.error(("achieved", "all_reduce"), f"is {table!r}", "a table per engine")
     for engine, sizes in table.items():
         path: tuple[str, ...] = ("achieved", "all_reduce", engine)
         if not isinstance(sizes, dict):
             raise document.error(path, f"is {sizes!r}", "a table per group size")
         for ranks, entry in sizes.items():
             here = (*path, ranks)
-            if not ranks.isdigit():
+            if not (ranks.isascii() and ranks.isdigit()):
                 raise document.error(here, "is not a group size", "a number of ranks, as 8")
             keys = ("latency_us", "bandwidth_gbs", "residual", "points", "kind", "source")
             only_keys(document, entry, here, keys)

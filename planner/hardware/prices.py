@@ -64,10 +64,17 @@ def _row(document: Document, entry: Any, i: int, provider: str, kind: str) -> Pr
         string(document, entry, path, "source"),
         string(document, entry, path, "instance", default=""),
         string(document, entry, path, "region", default=""),
-        int(number(document, entry, path, "gpus", default=1)),
+        _whole(document, entry, path, "gpus"),
         kind,
         string(document, entry, path, "note", default=""),
     )
+
+
+def _whole(document: Document, entry: Mapping[str, Any], path: tuple[str | int, ...], key: str) -> int:
+    value = number(document, entry, path, key, default=1)
+    if value != int(value):
+        raise document.error((*path, key), f"is {value:g}", "a whole number")
+    return int(value)
 
 
 @dataclass(frozen=True)
