@@ -67,7 +67,8 @@ def test_size_and_health() -> None:
 
 
 def test_published_totals() -> None:
-    within, outside = [], []
+    within: list[str] = []
+    outside: list[str] = []
     for name in NAMES:
         model = load_model(name)
         said = model.published.total_parameters
