@@ -46,6 +46,21 @@ class PrefillModel:
     layout: Layout
     budget: float
 
+    def tables(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Matmuls and collectives of a rank's tokens, and experts of a stage's, at :data:`CHUNK_GRID`, [s].
+
+        (candidates, grid) each. Source: :meth:`planner.cost.step.StepModel.matmul_operators`.
+        """
+        tokens = CHUNK_GRID[None, :]
+        matmul, experts = np.zeros_like(tokens), np.zeros_like(tokens)
+        for o in self.step.matmul_operators(self.machine, self.layout, tokens, tokens):
+            if o.name == "experts":
+                experts = experts + o.seconds
+            else:
+                matmul = matmul + o.seconds
+        shape = np.broadcast_shapes(matmul.shape, experts.shape)
+        return np.broadcast_to(matmul, shape), np.broadcast_to(experts, shape)
+
     def _chunk_table(self) -> npt.NDArray[np.float64]:
         tokens = CHUNK_GRID[None, :]
         stage = tokens * np.asarray(self.layout.data)

@@ -17,9 +17,9 @@ def kv_demand(
 ) -> Array:
     """KV bytes that are enough but with small probability, [B].
 
-    ``E[n]*b + z * sqrt(E[n]*(m2 - b^2)*group + Var(n)*b^2*group)`` for E[n] ``sequences`` and
-    their ``variance`` [1], per-sequence bytes b ``mean_bytes`` [B] with second moment ``second_bytes``
-    [B^2], z ``tail``; ``group`` sequences arrive together. Broadcasts.
+    ``E[n]*b + z * sqrt(group*E[n]*(m2 - b^2) + Var(n)*b^2)`` for E[n] ``sequences`` and their
+    ``variance`` [1], per-sequence bytes b ``mean_bytes`` [B] with second moment ``second_bytes``
+    [B^2], z ``tail``; ``group`` sequences of one size arrive together. Broadcasts.
 
     Source: variance of a random sum. A Gaussian z of 2.3 undershoots under chunked prefill; z = 4
     held 1 % in token-level simulation.
@@ -27,8 +27,8 @@ def kv_demand(
     >>> round(float(kv_demand(20.501, 24.511, 1205.0, 2.502e6, 2.326)))
     42282
     """
-    scatter = sequences * np.maximum(0.0, second_bytes - mean_bytes**2) + variance * mean_bytes**2
-    return sequences * mean_bytes + tail * np.sqrt(group * scatter)
+    scatter = group * sequences * np.maximum(0.0, second_bytes - mean_bytes**2) + variance * mean_bytes**2
+    return sequences * mean_bytes + tail * np.sqrt(scatter)
 
 
 def max_stable_rate(capacity: Array, mean_token_seconds: Array, step_seconds: Array) -> Array:

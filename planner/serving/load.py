@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.cost.shared_prefix import group_tokens
+from planner.serving.interference import Boarding, largest_of
 from planner.workload import Workload
 from planner.workload.lengths import normal_quantile, shuffled
 
 Vector = npt.NDArray[np.float64]
 SAMPLES = 256
+OTHERS = 6  # prompts that may arrive while a request waits, drawn one by one
 RESIDENT_POINTS = 64
 
 
@@ -23,9 +25,9 @@ class Load:
     ``new``, ``cached``, ``output`` [tokens] and ``weights`` [1] of shape (samples,) describe single
     sequences; ``joined`` [tokens] the longest output of a task; ``contexts`` (points,) [tokens] what
     a resident sequence has behind it; ``stored_share`` [1] of those tokens are stored once sharing is
-    taken into account, ``read_share`` [1] are read each step; ``exponential`` and ``normal`` (samples,) stratified
-    unit exponentials and standard normals to pair with requests; ``classes`` (samples,) the class
-    of each.
+    taken into account, ``read_share`` [1] are read each step; ``boarding`` what each sample meets on its
+    way into a step, ``normal`` (samples,) standard normals to pair with requests; ``classes`` (samples,)
+    the class of each; ``arrival_cv2`` squared coefficient of variation of the times between requests [1].
     """
 
     new: Vector
@@ -34,7 +36,7 @@ class Load:
     joined: Vector
     weights: Vector
     contexts: Vector
-    exponential: Vector
+    boarding: Boarding
     normal: Vector
     classes: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
@@ -43,7 +45,7 @@ class Load:
     shared_prefix: float
     stored_share: float
     read_share: float
-    arrival_variability: float
+    arrival_cv2: float
 
     @property
     def decode_steps(self) -> float:
@@ -54,6 +56,17 @@ class Load:
     def context_mean(self) -> float:
         """Mean resident context, [tokens]: E[I*O + O^2/2]/E[O]. Source: length-biased residence."""
         return float(self.contexts.mean())
+
+    def chunks(self, budget: float) -> float:
+        """Mean steps a prompt takes when a step holds ``budget`` [tokens] of it, [1]. Source: definition."""
+        return float(np.average(np.ceil(self.new / budget), weights=self.weights))
+
+    def largest(self, budget: float) -> Vector:
+        """Expected largest of several chunks of at most ``budget`` [tokens], over one's mean, [1].
+
+        Source: :func:`planner.serving.interference.largest_of`.
+        """
+        return largest_of(np.minimum(self.new, budget), self.weights)
 
     def class_weights(self, name: str | None) -> Vector:
         """Weights of one class's requests (all when None), (samples,), [1].
@@ -86,7 +99,6 @@ def load_from(workload: Workload) -> Load:
     shared = min(prefix, mean_context)
     tokens = group_tokens(shared, mean_context - shared, fan_out)
     stored = tokens.stored / tokens.read_without_cascade
-    ranks = (shuffled(SAMPLES, 4) + 0.5) / SAMPLES
     joined = sample.output
     if fan_out > 1:  # the longest of K, by its own quantiles
         u = (shuffled(SAMPLES, 5) + 0.5) / SAMPLES
@@ -98,7 +110,7 @@ def load_from(workload: Workload) -> Load:
         joined,
         sample.weights,
         contexts,
-        -np.log1p(-ranks),
+        _boarding(sample.weights),
         np.asarray(normal_quantile((shuffled(SAMPLES, 3) + 0.5) / SAMPLES)),
         sample.classes,
         tuple(c.name for c in workload.classes),
@@ -107,5 +119,22 @@ def load_from(workload: Workload) -> Load:
         prefix,
         float(stored),
         1.0 if cascade == "off" else float(stored),
-        (workload.demand.arrival_cv**2 + 1.0) / 2.0,
+        workload.demand.arrival_cv**2,
+    )
+
+
+def _boarding(weights: Vector) -> Boarding:
+    """Fixed draws: Poisson arrivals at unit rate, and which requests they are, by weight."""
+
+    def uniform(dimension: int) -> Vector:
+        return np.asarray((shuffled(SAMPLES, dimension) + 0.5) / SAMPLES)
+
+    gaps = np.stack([-np.log1p(-uniform(6 + j)) for j in range(OTHERS)], axis=1)
+    share = np.cumsum(weights) / weights.sum()
+    others = np.stack([np.searchsorted(share, uniform(6 + OTHERS + j)) for j in range(OTHERS)], axis=1)
+    return Boarding(
+        uniform(4),
+        np.asarray(normal_quantile(uniform(18))),
+        np.cumsum(gaps, axis=1),
+        np.minimum(others, len(weights) - 1),
     )

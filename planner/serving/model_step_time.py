@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -57,12 +58,13 @@ def model_step_time(
         k = drafter.draft_tokens
         base = base + k * (drafting + drafter.token_overhead)
         forms = forms + _scaled(more, k)
-    matmul, experts = _tables(step, machine, layout)
+    prefill = PrefillModel(step, machine, layout, budget)
+    matmul, experts = (Table((0.0, *CHUNK_GRID.tolist()), (0.0, *t.ravel().tolist())) for t in prefill.tables())
     ranks, data = int(np.asarray(layout.data * layout.pipeline)), int(np.asarray(layout.data))
     idle = float(np.asarray(machine.step_overhead))
     return PiecewiseStepTime(
         (idle, *base.tolist()), _merged(forms), limits, ranks, data, queries, matmul, experts,
-        _prompt(step, machine, layout, budget, longest),
+        _prompt(prefill, longest),
     )  # fmt: skip
 
 
@@ -110,10 +112,8 @@ def _probe(
 
 def _linear_form(points: Sequence[float], values: Sequence[float]) -> Branch:
     """Constant, coefficient of the context, and of each ``min(context, limit)``, through the values."""
-    slopes = [
-        (b - a) / (q - p) for p, q, a, b in zip(points[:-1], points[1:], values[:-1], values[1:], strict=True)
-    ]  # fmt: skip
-    steps = [a - b for a, b in zip(slopes[:-1], slopes[1:], strict=True)]
+    slopes = [(b - a) / (q - p) for (p, q), (a, b) in zip(pairwise(points), pairwise(values), strict=True)]
+    steps = [a - b for a, b in pairwise(slopes)]
     size = max(abs(s) for s in slopes)
     return (values[0], slopes[-1], *(0.0 if abs(s) < 1e-12 * size else s for s in steps))
 
@@ -143,21 +143,7 @@ def _merged(forms: list[tuple[Branch, ...]]) -> tuple[tuple[Branch, ...], ...]:
     return ((tuple(sum(column) for column in zip(*plain, strict=True)),), *rest)
 
 
-def _tables(step: StepModel, machine: Machine, layout: Layout) -> tuple[Table, Table]:
-    """Matmuls and collectives by a rank's tokens, experts by a stage's, [s]."""
-    grid = (0.0, *CHUNK_GRID.tolist())
-    matmul, experts = np.zeros(len(CHUNK_GRID)), np.zeros(len(CHUNK_GRID))
-    for o in step.matmul_operators(machine, layout, CHUNK_GRID, CHUNK_GRID):
-        seconds = np.asarray(o.seconds).reshape(-1) + np.zeros(len(CHUNK_GRID))
-        if o.name == "experts":
-            experts += seconds
-        else:
-            matmul += seconds
-    return Table(grid, (0.0, *matmul.tolist())), Table(grid, (0.0, *experts.tolist()))
-
-
-def _prompt(step: StepModel, machine: Machine, layout: Layout, budget: float, longest: float) -> PromptAttention:
-    model = PrefillModel(step, machine, layout, budget)
+def _prompt(model: PrefillModel, longest: float) -> PromptAttention:
     behind = np.concatenate([[0.0], np.geomspace(512.0, max(longest, 4096.0), 18)])
     chunk = np.array(CHUNKS)
     latency = float(np.squeeze(model.attention_seconds(np.array([1e-6]), np.array([0.0]))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -90,7 +91,7 @@ def in_system(records: Sequence[RequestRecord], entry: Callable[[RequestRecord],
     order = np.lexsort((change, times))
     level = np.cumsum(change[order])
     span = np.diff(times[order], append=times[order][-1:])
-    held = np.bincount(np.maximum(level, 0).astype(int), weights=span)
+    held: Vector = np.bincount(np.maximum(level, 0).astype(int), weights=span).astype(float)
     return held, np.arange(len(held), dtype=float)
 
 
@@ -122,7 +123,7 @@ def verdict(records: Sequence[RequestRecord]) -> Verdict:
     ends = np.sort([r.completion_s for r in records])
     count = np.arange(1, len(arrivals) + 1) - np.searchsorted(ends, arrivals, side="right")
     quarters = [float(part.mean()) for part in np.array_split(count, 4)]
-    growing = all(b > a for a, b in zip(quarters[:-1], quarters[1:], strict=True))
+    growing = all(b > a for a, b in pairwise(quarters))
     if growing and quarters[3] > 4 * quarters[0] and count[-1] > 0.1 * len(records):
         return "overloaded"
     return "backlogged" if quarters[3] > 2 * max(1.0, float(np.median(quarters[:3]))) else "stable"

@@ -163,7 +163,7 @@ class PiecewiseStepTime(StepTime):
 
     ``base`` [s] by batch, from 0, at contexts of no length; to it every one of ``terms`` adds what its
     largest branch is above that. ``ranks`` attention ranks in parallel share the sequences: sums are
-    divided by ``min(ranks, batch)``, and as many prompts prefill at once. ``matmul`` [s] of the tokens
+    divided by ``min(ranks, batch)``, and a prompt is prefilled by one of them. ``matmul`` [s] of the tokens
     of one rank, ``experts`` [s] of the tokens of a stage's ``data`` ranks together; a decoding sequence
     is ``queries`` of them. ``prompt``: attention of a chunk.
 
@@ -207,20 +207,21 @@ class PiecewiseStepTime(StepTime):
         return seconds, slope, holds
 
     def prefill(self, batch: int, chunks: Sequence[tuple[int, int]]) -> float:
-        """Matmuls of the longer step less those of its decodes, and attention over the ranks, [s].
+        """Matmuls of the longer step less those of its decodes, and attention, of the busiest rank, [s].
 
-        Source: the class.
+        A prompt is prefilled by one rank while the others wait for it; together they are never faster
+        than an even split. Source: the class.
         """
-        parallel = min(self.ranks, len(chunks))
-        tokens = sum(t for t, _ in chunks) / parallel
         rank = max(batch / self.ranks, 1.0) * self.queries if batch else 0.0
         stage = rank * self.data
         matmul, experts = self.matmul.at, self.experts.at
-        seconds = matmul(rank + tokens) - matmul(rank)
-        seconds += experts(stage + tokens * min(parallel, self.data)) - experts(stage)
+        total = sum(t for t, _ in chunks)
+        busiest = max(max(t for t, _ in chunks), total / self.ranks)
+        seconds = matmul(rank + busiest) - matmul(rank)
+        seconds += experts(stage + max(busiest, total * self.data / self.ranks)) - experts(stage)
         if self.prompt is not None:
-            each = self.prompt.seconds
-            seconds += sum(each(t, k) for t, k in chunks) / parallel
+            each = [self.prompt.seconds(t, k) for t, k in chunks]
+            seconds += max(max(each), sum(each) / self.ranks)
         return seconds
 
     def prefill_run(self, batch: int, tokens: int, behind: int, steps: int) -> float:

@@ -176,11 +176,12 @@ def _closed(
     ttft = gap = np.zeros((1, 1))
     for _ in range(ITERATIONS):
         step = replica.step_at(np.array([[max(1.0, batch)]]))
-        rho = min(rate * float(rows.busy[0, 0]), 0.98)
+        work, second = (float(replica.at_batch(t, batch)) for t in (rows.work, rows.work_second))
+        rho = min(rate * work / float(rows.ranks[0, 0]), 0.98)
         gap = step / (1 - rho) / rows.acceptance
         # an arriving request sees the system without itself
         seen = rate * max(0.0, 1 - 1 / inside)
-        wait = prefill_wait(np.array([[seen]]), rows.busy, rows.busy_second, np.array([[rho]]))
+        wait = np.asarray(prefill_wait(seen, work, second, rho)) / rows.ranks
         ttft = rows.request_overhead + rows.own + (0.5 + rows.chunks) * step + wait
         cycle = float(percentiles(ttft, load.weights).mean[0, 0]) + load.decode_steps * float(gap[0, 0])
         rate = 0.5 * rate + 0.5 * inside / cycle if rate else inside / cycle

@@ -21,6 +21,7 @@ from planner.sizing.candidates import Precision
 Matrix = npt.NDArray[np.float64]
 
 #: batches (sequences per replica) every candidate is priced at
+STRATA = 16  # of prompt length, for moments
 BATCHES = np.concatenate([np.arange(1.0, 9.0), np.round(2 ** np.arange(3.25, 11.01, 0.25))])
 
 
@@ -58,19 +59,21 @@ class Rows:
     """Candidates as arrays: one row each, ready for the queueing formulae.
 
     ``seats`` and ``options`` say what a row is. ``steps`` (rows, batches) [s] per decode or verify
-    step; ``busy`` and ``busy_second`` (rows, 1) [s], [s^2] replica time of a sequence's prefill;
-    ``own`` (rows, samples) [s] a prompt's own prefill beyond the decode steps it rides on and
-    ``chunks`` (rows, samples) those steps; ``acceptance`` (rows, 1) [tokens]; ``kv_room``,
+    step; ``work`` and ``work_second`` (rows, batches) [s], [s^2] what a prompt adds to the steps it rides
+    on, mean and second moment; ``own`` (rows, samples) [s] the same of each sample at batch one and
+    ``chunks`` (rows, samples) those steps; ``ranks`` (rows, 1) attention ranks prefilling side by side;
+    ``acceptance`` (rows, 1) [tokens]; ``kv_room``,
     ``kv_mean`` (rows, 1) [B] and ``kv_second`` [B^2] of a resident sequence; ``slots`` (rows, 1).
     """
 
     seats: tuple[Seat, ...]
     options: tuple[Option, ...]
     steps: Matrix
-    busy: Matrix
-    busy_second: Matrix
+    work: Matrix
+    work_second: Matrix
     own: Matrix
     chunks: Matrix
+    ranks: Matrix
     acceptance: Matrix
     kv_room: Matrix
     kv_mean: Matrix
@@ -81,6 +84,7 @@ class Rows:
     price: Matrix
     power: Matrix
     points: int = field(default=0)
+    budget: float = 8192.0  # tokens of a rank's step
 
     def take(self, index: Sequence[int] | npt.NDArray[np.int64]) -> Rows:
         """The rows at ``index``, in that order. Source: none needed; a selection."""
@@ -113,7 +117,7 @@ class Rows:
 
 
 _ARRAYS = (
-    "steps", "busy", "busy_second", "own", "chunks", "acceptance", "kv_room", "kv_mean",
+    "steps", "work", "work_second", "own", "chunks", "ranks", "acceptance", "kv_room", "kv_mean",
     "kv_second", "slots", "request_overhead", "devices", "price", "power",
 )  # fmt: skip
 
@@ -126,6 +130,7 @@ def join(parts: Sequence[Rows]) -> Rows:
         tuple(o for p in parts for o in p.options),
         **arrays,
         points=sum(p.points for p in parts),
+        budget=parts[0].budget,
     )
 
 
@@ -179,29 +184,80 @@ def price_group(
                 price=np.array([[s.price.usd_per_gpu_hour if s.price else np.nan] for s in seats]),
                 power=np.array([[s.accelerator.tdp_w or np.nan] for s in seats]),
                 points=steps.size,
-                **prefill,
+                budget=budget,
+                **_at_queries(prefill, option.drafter.draft_tokens + 1),
             )
         )
     return join(parts)
 
 
 def _prefill_columns(step: StepModel, machine: Machine, layout: Layout, load: Load, budget: float) -> dict[str, Matrix]:
+    """What prompts add to steps of every batch, for all seats; moments over strata of prompt length."""
     model = PrefillModel(step, machine, layout, budget)
-    seconds = np.asarray(model.seconds(load.new, load.cached))
-    chunks = np.ceil(load.new / budget)[None, :] + np.zeros_like(seconds)
-    floor = np.asarray(model.chunk_seconds(CHUNK_GRID[:1]))
-    own = np.maximum(0.0, seconds - chunks * floor)
-    share = load.weights / load.weights.sum()
-    ranks = np.asarray(layout.data * layout.pipeline)
-    attention = np.asarray(model.attention_seconds(load.new, load.cached))
-    each = load.new * np.asarray(model.seconds_per_token()) + attention / ranks
-    shape = (seconds.shape[0], 1)
+    matmul, experts = model.tables()
+    ranks = np.asarray(layout.data * layout.pipeline) + np.zeros((len(matmul), 1))
+    data = np.asarray(layout.data) + np.zeros((len(matmul), 1))
+
+    def added(batch: Matrix, tokens: Matrix) -> Matrix:
+        """Seconds ``tokens`` of one prompt add to a step of ``batch`` sequences, (seats, n)."""
+        rank = np.maximum(batch / ranks, 1.0)
+        return (
+            between(matmul, rank + tokens) - between(matmul, rank)
+            + between(experts, rank * data + tokens) - between(experts, rank * data)
+        )  # fmt: skip
+
+    def whole(batch: Matrix, tokens: Matrix) -> Matrix:
+        full, rest = np.divmod(tokens, budget)
+        return full * added(batch, np.full_like(tokens, budget)) + np.where(rest > 0, added(batch, rest), 0.0)
+
+    attention = np.asarray(model.attention_seconds(load.new, load.cached)) + np.zeros((len(matmul), len(load.new)))
+    strata = np.array_split(np.argsort(load.new), STRATA)
+    share = np.array([load.weights[i].sum() for i in strata]) / load.weights.sum()
+
+    def stratum(values: Matrix) -> Matrix:
+        return np.stack([np.average(values[..., i], axis=-1, weights=load.weights[i]) for i in strata], axis=-1)
+
+    tokens, attended = stratum(load.new), stratum(attention)
+    grid = np.repeat(BATCHES, STRATA)[None, :]
+    each = whole(grid, np.tile(tokens, len(BATCHES))[None, :]).reshape(len(matmul), len(BATCHES), STRATA)
+    each = each + attended[:, None, :]
+    ones = np.ones((1, 1))
     return {
-        "busy": np.sum(share * each, axis=1, keepdims=True) + np.zeros(shape),
-        "busy_second": np.sum(share * each**2, axis=1, keepdims=True) + np.zeros(shape),
-        "own": own,
-        "chunks": chunks,
+        "work": each @ share,
+        "work_second": each**2 @ share,
+        "own": whole(ones, load.new[None, :]) + attention,
+        "chunks": np.ceil(load.new / budget)[None, :] + np.zeros_like(attention),
+        "ranks": ranks,
     }
+
+
+def between(table: Matrix, tokens: Matrix) -> Matrix:
+    """Rows of a table over :data:`planner.cost.prefill.CHUNK_GRID` at ``tokens``, (seats, n), 0 at none.
+
+    Linear between grid points and beyond the last. Source: interpolation.
+    """
+    grid = np.concatenate([[0.0], CHUNK_GRID])
+    values = np.concatenate([np.zeros((len(table), 1)), table], axis=1)
+    at = np.broadcast_to(tokens, np.broadcast_shapes(np.shape(tokens), (len(table), 1)))
+    index = np.clip(np.searchsorted(grid, at, side="right") - 1, 0, len(grid) - 2)
+    left = np.take_along_axis(values, index, axis=1)
+    right = np.take_along_axis(values, index + 1, axis=1)
+    found: Matrix = left + (right - left) * (at - grid[index]) / (grid[index + 1] - grid[index])
+    return found
+
+
+def _at_queries(prefill: dict[str, Matrix], queries: int) -> dict[str, Matrix]:
+    """The same with ``queries`` tokens a sequence: what prompts add to a step of that many more rows."""
+    if queries == 1:
+        return prefill
+    rows = np.minimum(BATCHES * queries, BATCHES[-1])
+    index = np.clip(np.searchsorted(BATCHES, rows) - 1, 0, len(BATCHES) - 2)
+    weight = (rows - BATCHES[index]) / (BATCHES[index + 1] - BATCHES[index])
+    moved = {
+        name: prefill[name][:, index] * (1 - weight) + prefill[name][:, index + 1] * weight
+        for name in ("work", "work_second")
+    }
+    return {**prefill, **moved}
 
 
 def _resident_bytes(

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from planner.hardware import Assumptions
+from planner.serving.interference import MixedSteps, boarding_wait, dispersion, mixed_steps
 from planner.serving.kv_capacity import kv_demand
-from planner.serving.latency import (
-    LatencyCurve,
-    first_token_sample,
-    percentiles,
-    prefill_wait,
-    stalled_token_times,
-)
+from planner.serving.latency import LatencyCurve, percentiles, stalled_token_times
 from planner.serving.load import Load
-from planner.serving.occupancy import Occupancy, dense_steps, log_service_weights, occupancy
+from planner.serving.occupancy import Occupancy, dense_steps, occupancy
 from planner.sizing.bracketing import last_within
 from planner.sizing.operating import BATCHES, Rows
 from planner.workload import Slo
@@ -28,6 +24,7 @@ from planner.workload.lengths import shuffled
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 RATE_TOLERANCE = 1e-5  # relative, of the highest rate
+STABLE_ITERATIONS = 20
 LEVELS = 12  # of occupancy a request may meet
 
 
@@ -82,9 +79,11 @@ class _State:
     """What a rate leads to, before any statistic: (rows, 1) each, ``times`` (rows, samples) [s]."""
 
     rate: Matrix
-    rho: Matrix
+    mixed: MixedSteps
+    second: Matrix
     state: Occupancy
     gap: Matrix
+    levels: Matrix
     times: tuple[Matrix, Matrix]
     kv_needed: Matrix
 
@@ -101,35 +100,57 @@ class ReplicaModel:
         self.load = load
         self.slos = tuple(slos)
         self.constants = constants
-        most = int(max(1.0, float(rows.slots.max(initial=1.0))))
-        self.steps = dense_steps(BATCHES, rows.steps, most)
         self.slots = np.maximum(rows.slots, 1.0)
-        self.log_weights = log_service_weights(self.steps, self.slots)
         self.tokens = load.decode_steps / rows.acceptance
+        self.chunk_count = load.chunks(rows.budget)
+        self.largest = load.largest(rows.budget)
 
     def step_at(self, batch: Matrix) -> Matrix:
-        """Step time at fractional batches, (rows, n) for (rows, n), [s]. Source: interpolation."""
-        b = np.clip(batch, 1.0, self.steps.shape[1])
-        low = np.floor(b).astype(int)
-        high = np.minimum(low + 1, self.steps.shape[1])
-        left = np.take_along_axis(self.steps, low - 1, axis=1)
-        right = np.take_along_axis(self.steps, high - 1, axis=1)
-        step: Matrix = left + (b - low) * (right - left)
-        return step
+        """Decode step at fractional batches, (rows, n) for (rows, n), [s]. Source: interpolation."""
+        return self._between(self.rows.steps, batch)
+
+    def _between(self, table: Matrix, batch: Matrix) -> Matrix:
+        """Columns of a table over BATCHES at fractional batches."""
+        b = np.clip(batch, 1.0, BATCHES[-1])
+        index = np.clip(np.searchsorted(BATCHES, b, side="right") - 1, 0, len(BATCHES) - 2)
+        left = np.take_along_axis(table, index, axis=1)
+        right = np.take_along_axis(table, index + 1, axis=1)
+        found: Matrix = left + (right - left) * (b - BATCHES[index]) / (BATCHES[index + 1] - BATCHES[index])
+        return found
+
+    def at_batch(self, table: Matrix, batch: float) -> float:
+        """The first row of a table over BATCHES at one batch, in its unit [s]. Source: interpolation."""
+        return float(self._between(table, np.full((len(table), 1), batch))[0, 0])
+
+    def _mixed(self, rate: Matrix, decode: Matrix, work: Matrix, second: Matrix) -> MixedSteps:
+        load = self.load
+        return mixed_steps(
+            decode, work, second, rate, self.rows.ranks, self.chunk_count, float(load.fan_out), load.arrival_cv2,
+            self.largest,
+        )  # fmt: skip
 
     def stable_rate(self) -> Matrix:
         """Rate of sequences at which slots or prefill saturate, (rows, 1), [1/s].
 
-        ``1/rate = tokens*T(B)/B + busy``: slots and prefill share the accelerator's time.
+        ``rate*tokens*X(B) = B`` with the step X of full slots B, prompts among it; solved by iteration.
         Source: stability of the queue in :func:`planner.serving.occupancy.occupancy`.
         """
-        last = np.take_along_axis(self.steps, self.slots.astype(int) - 1, axis=1)
-        return 1.0 / (self.tokens * last / self.slots + self.rows.busy)
+        rows = self.rows
+        decode, work, second = (self._between(t, self.slots) for t in (rows.steps, rows.work, rows.work_second))
+        rate = 1.0 / (self.tokens * decode / self.slots + work / rows.ranks)
+        if np.all(rows.ranks == 1):
+            return rate
+        low, high = 1e-3 * rate, rate
+        for _ in range(STABLE_ITERATIONS):
+            middle = np.sqrt(low * high)
+            fits = middle * self.tokens * self._mixed(middle, decode, work, second).seconds < self.slots
+            low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+        return np.where(rows.ranks == 1, rate, low)
 
     def serve(self, rate: Matrix) -> Served:
         """All figures at ``rate`` sequences per second and replica, (rows, 1), [1/s].
 
-        Source: occupancy, Pollaczek-Khinchine wait and stratified requests; see each function.
+        Source: steps with prompts among them, occupancy, stratified requests; see each function.
         """
         at = self._state(rate)
         violations = self._violations(at)
@@ -137,11 +158,11 @@ class ReplicaModel:
         return Served(
             rate,
             at.state.mean,
-            at.state.quantile(0.999, self.load.fan_out),
+            at.state.quantile(0.999),
             ttft,
             self._token_times(at),
             e2e,
-            at.rho,
+            at.mixed.share,
             at.kv_needed,
             at.state.stable,
             violations,
@@ -163,28 +184,40 @@ class ReplicaModel:
             return self
         part = copy(self)
         part.rows, part.slots, part.tokens = self.rows.take(index), self.slots[index], self.tokens[index]
-        most = int(part.slots.max(initial=1.0))
-        part.steps, part.log_weights = self.steps[index, :most], self.log_weights[index, : most + 1]
+        part.__dict__.pop("limit", None)
         return part
 
     def _state(self, rate: Matrix) -> _State:
         rows, load = self.rows, self.load
-        rho = np.minimum(rate * rows.busy, 1 - 1e-6)
-        state = occupancy(rate, self.tokens, self.steps, self.slots, rho, self.log_weights)
-        stretch = rows.acceptance * (1 - rho)
-        step = self.step_at(np.maximum(state.mean, 1.0))
-        gap = np.maximum(state.mean / (rate * load.decode_steps), self.steps[:, :1] / stretch)
-        times = self._request_times(rate, rho, state.waiting, step, gap)
-        tail = self.constants.kv_tail
-        needed = kv_demand(
-            state.mean, state.variance, rows.kv_mean, rows.kv_second, tail, float(load.fan_out)
+        group = float(load.fan_out)
+        mixed = self._mixed(rate, rows.steps, rows.work, rows.work_second)
+        spread = dispersion(
+            rate, self.tokens, BATCHES, rows.steps, mixed, rows.work, rows.work_second, group, load.arrival_cv2
+        )
+        most = int(self.slots.max(initial=1.0))
+        state = occupancy(
+            rate, self.tokens, dense_steps(BATCHES, mixed.seconds, most), self.slots,
+            dispersion=dense_steps(BATCHES, spread, most),
         )  # fmt: skip
-        return _State(rate, rho, state, gap, times, np.asarray(needed))
+        batch = np.maximum(state.mean, 1.0)
+        there = MixedSteps(*(self._between(getattr(mixed, f.name), batch) for f in fields(MixedSteps)))
+        work, second = self._between(rows.work, batch), self._between(rows.work_second, batch)
+        floor = mixed.seconds[:, :1] / rows.acceptance
+        gap = np.maximum(state.mean / (rate * load.decode_steps), floor)
+        levels = self.step_at(np.maximum(state.quantile((np.arange(LEVELS) + 0.5) / LEVELS), 1.0))
+        times = self._request_times(rate, there, state.waiting, levels, work / rows.work[:, :1], work, gap)
+        needed = kv_demand(state.mean, state.variance, rows.kv_mean, rows.kv_second, self.constants.kv_tail, group)
+        return _State(rate, there, second, state, gap, levels, times, np.asarray(needed))
+
+    @cached_property
+    def limit(self) -> Matrix:
+        """Highest rate the utilisation limit allows, (rows, 1), [1/s]. Source: the planning constants."""
+        return self.stable_rate() * self.constants.utilisation_limit
 
     def _violations(self, at: _State) -> dict[str, Matrix]:
         found = {
             "kv memory": at.kv_needed / np.maximum(self.rows.kv_room, 1.0),
-            "utilisation": at.rate / self.stable_rate() / self.constants.utilisation_limit,
+            "utilisation": at.rate / self.limit,
         }
         tokens: LatencyCurve | None = None
         for slo in self.slos:
@@ -205,27 +238,34 @@ class ReplicaModel:
     def _token_times(self, at: _State) -> LatencyCurve:
         """Time per output token: T at the occupancy met, stretched by the prompts met, (rows, 1), [s]."""
         rows, load = self.rows, self.load
-        levels = at.state.quantile((np.arange(LEVELS) + 0.5) / LEVELS, load.fan_out)
-        steps = self.step_at(np.maximum(levels, 1.0)) / rows.acceptance
-        met = steps[:, shuffled(len(load.output), 2) % LEVELS]
+        met = (at.levels / rows.acceptance)[:, shuffled(len(load.output), 2) % LEVELS]
+        per_rank = at.second * np.minimum(1.0, at.mixed.share / (at.rate * self._between(rows.work, at.state.mean)))
         sample = stalled_token_times(
-            met, at.gap, at.rate, rows.busy_second, at.rho, load.output[None, :], load.normal[None, :]
+            met, at.gap, at.rate, per_rank, at.mixed.share, load.output[None, :], load.normal[None, :]
         )
         curve = percentiles(sample, load.weights)
         return LatencyCurve(at.gap, curve.p50, curve.p95, curve.p99)
 
     def _request_times(
-        self, rate: Matrix, rho: Matrix, waiting: Matrix, step: Matrix, gap: Matrix
+        self,
+        rate: Matrix,
+        mixed: MixedSteps,
+        waiting: Matrix,
+        levels: Matrix,
+        stretch: Matrix,
+        work: Matrix,
+        gap: Matrix,
     ) -> tuple[Matrix, Matrix]:
         """Samples of TTFT and of end-to-end time, (rows, samples) each, [s]."""
         rows, load = self.rows, self.load
-        wait = prefill_wait(rate, rows.busy, rows.busy_second, rho, load.arrival_variability, load.fan_out)
-        wait = wait + waiting / rate
-        own = rows.own + (0.5 + rows.chunks) * step
-        correction = (1 - rho) ** -self.constants.ttft_utilisation_exponent
-        ttft = rows.request_overhead + correction * first_token_sample(
-            wait, np.maximum(rho, 1e-6), np.zeros_like(wait), own, load.exponential
-        )
+        group = float(load.fan_out)
+        decode = levels[:, shuffled(len(load.output), 2) % LEVELS]
+        own = rows.own * stretch
+        wait = boarding_wait(load.boarding, decode, rate, mixed, own, rows.ranks, group)
+        # siblings arrive together: all of them in one step, or half of them ahead where they don't fit
+        together = np.clip(rows.budget / (group * float(np.average(load.new, weights=load.weights))), 0.5, 1.0)
+        siblings = (group - 1) * work * together / np.minimum(rows.ranks, group)
+        ttft = rows.request_overhead + waiting / rate + wait + own + rows.chunks * decode + siblings
         return ttft, ttft + np.maximum(load.joined - 1, 0.0) * gap
 
     def highest_rate(self) -> tuple[Matrix, npt.NDArray[np.bool_]]:
@@ -238,6 +278,6 @@ class ReplicaModel:
             return np.log(self.take(index).worst(np.exp(log_rate)[:, None]))[:, 0]
 
         # rounding must not put the limit of utilisation itself above the limit
-        high = np.log(self.stable_rate()[:, 0] * self.constants.utilisation_limit) - 1e-12
+        high = np.log(self.limit[:, 0]) - 1e-12
         found, possible = last_within(excess, high - np.log(1e4), high, RATE_TOLERANCE)
         return np.exp(found)[:, None], possible[:, None] & (self.rows.slots >= 1)

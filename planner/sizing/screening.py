@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.hardware import Assumptions
-from planner.serving.latency import percentiles, prefill_wait
+from planner.serving.latency import percentiles
 from planner.serving.load import Load
 from planner.sizing.operating import BATCHES, Rows
 from planner.workload import Slo
@@ -44,19 +44,20 @@ def screen(rows: Rows, load: Load, slos: Sequence[Slo], constants: Assumptions) 
     """
     n = BATCHES[None, :]
     steps_needed = load.decode_steps / rows.acceptance
-    slots_rate = n / (steps_needed * rows.steps)
-    rate = slots_rate / (1 + slots_rate * rows.busy)
-    rho = rate * rows.busy
+    group = float(load.fan_out)
+    # optimistic where ranks prefill side by side: as if they shared every prompt evenly
+    rate = 1 / (steps_needed * rows.steps / n + rows.work / rows.ranks)
+    rho = rate * rows.work / rows.ranks
     gap = rows.steps / (rows.acceptance * (1 - rho))
     elasticity = np.gradient(np.log(rows.steps), np.log(BATCHES), axis=1)
-    wait = np.asarray(prefill_wait(rate, rows.busy, rows.busy_second, rho, load.arrival_variability, load.fan_out))
-    correction = (1 - rho) ** -constants.ttft_utilisation_exponent
+    scatter = rows.work_second + (group * load.arrival_cv2 - 1) * rows.work**2
+    wait = rate * scatter / rows.ranks / (2 * (1 - rho)) + (group - 1) / 2 * rows.work / rows.ranks
     violations: dict[str, Matrix] = {
         "kv memory": (n * rows.kv_mean + constants.kv_tail * np.sqrt(n * rows.kv_second))
         / np.maximum(rows.kv_room, 1.0),
         "slots": (n + 3 * np.sqrt(n)) / np.maximum(rows.slots, 1e-9),
     }
-    e2e_mean = _first_token(rows, load, "mean", wait, rho, correction, load.weights) + (
+    e2e_mean = _first_token(rows, load, "mean", wait, rho, load.weights) + (
         np.average(load.joined, weights=load.weights) * gap
     )
     for slo in slos:
@@ -65,7 +66,7 @@ def screen(rows: Rows, load: Load, slos: Sequence[Slo], constants: Assumptions) 
             spread = (1 + 1.2 * Z[slo.statistic] / np.sqrt(n)) ** np.maximum(elasticity, 0)
             got = gap * spread
         else:
-            got = _first_token(rows, load, slo.statistic, wait, rho, correction, weights)
+            got = _first_token(rows, load, slo.statistic, wait, rho, weights)
             if slo.metric == "e2e":
                 curve = percentiles(load.joined[None, :], weights)
                 got = got + float(curve.statistic(slo.statistic)[0, 0]) * gap
@@ -94,7 +95,6 @@ def _first_token(
     statistic: str,
     wait: Matrix,
     rho: Matrix,
-    correction: Matrix,
     weights: Matrix,
 ) -> Matrix:
     first, inverse = rows.by_seat()
@@ -106,4 +106,4 @@ def _first_token(
     else:
         r = np.maximum(rho, 1e-9)
         queue = np.maximum(0.0, -np.log(1 - q) + np.log(r)) * wait / r
-    return rows.request_overhead + correction * (own + (0.5 + chunks) * rows.steps + queue)
+    return rows.request_overhead + own + (0.5 + chunks) * rows.steps + queue
