@@ -6,6 +6,7 @@ import datetime
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from planner.errors import InputError
@@ -18,7 +19,16 @@ from planner.hardware.offload import load_offload
 RIDGE = (20.0, 700.0)
 PRICE = (0.05, 40.0)  # $ per accelerator-hour of a list price
 #: narrower formats double the dense rate, at most; more smells of structured sparsity
-STEPS = (("bf16", "fp8", 2.2), ("fp8", "fp4", 4.2), ("bf16", "int8", 2.2))
+STEPS = (
+    ("bf16", "fp8", 2.2), ("fp8", "fp4", 4.2), ("bf16", "int8", 2.2), ("fp8", "fp6", 2.2), ("bf16", "fp6", 4.4),
+    ("bf16", "fp4", 8.4),
+)  # fmt: skip
+#: [B/s] of memory one can plan with, [W] of one accelerator, all-reduce bus over link bandwidth (NVLS beats 1)
+BANDWIDTH = (50e9, 60e12)
+POWER = (5.0, 30e3)
+BUS_SHARE = 1.6
+#: an overlay's peak over the bundled one of the same part that smells of structured sparsity
+DOUBLED = (1.9, 2.1)
 #: dense compute per byte of bandwidth varies less than this inside one architecture
 SIBLING_SPREAD = 1.6
 
@@ -50,6 +60,9 @@ def check_database(database: Database) -> list[Problem]:
         problems += _sources(chip)
         problems += _peaks(chip)
         problems += _ranges(chip)
+        problems += _reduces(chip)
+        problems += _doubled(chip, database)
+        problems += _incomplete(chip, database)
     problems += _siblings(list(chips.values()))
     problems += _names(list(chips.values()))
     for price in prices:
@@ -79,6 +92,11 @@ def _sources(chip: Accelerator) -> Iterator[Problem]:
                 path = f"achieved.{operator}.{fmt}.{engine}"
                 if e.source not in keys:
                     yield Problem(chip.file, path, f"source {e.source!r} is not listed in [[sources]]")
+    for engine, sizes in chip.all_reduces.items():
+        for ranks, reduce in sizes.items():
+            if reduce.source not in keys:
+                path = f"achieved.all_reduce.{engine}.{ranks}"
+                yield Problem(chip.file, path, f"source {reduce.source!r} is not listed in [[sources]]")
     for key, citation, retrieved in chip.sources:
         if not citation.strip():
             yield Problem(chip.file, f"sources.{key}", "has no citation")
@@ -100,6 +118,8 @@ def _in_future(text: str) -> bool:
 def _peaks(chip: Accelerator) -> Iterator[Problem]:
     for wide, narrow, most in STEPS:
         a, b = chip.peak(wide), chip.peak(narrow)
+        if (wide, narrow) == ("bf16", "fp4") and chip.peak("fp8"):
+            continue  # held against fp8 instead
         if a and b and b / a > most and not _explained(chip, narrow):
             yield Problem(
                 chip.file, f"compute.{narrow}",
@@ -126,6 +146,47 @@ def _ranges(chip: Accelerator) -> Iterator[Problem]:
     usable, label = chip.fact("memory.usable"), chip.fact("memory.capacity")
     if usable and label and not 0.85 <= usable.value / label.value <= 1.1:
         yield Problem(chip.file, "memory.usable", f"{usable.value / label.value:.2f} of the label's capacity")
+
+    for path, value, (least, most), unit in (
+        ("memory.bandwidth", chip.bandwidth if chip.memory_bytes > 4e9 else 0.0, BANDWIDTH, "B/s"),
+        ("power.tdp", chip.tdp_w, POWER, "W"),
+    ):
+        if value and not least <= value <= most:
+            yield Problem(chip.file, path, f"{value:.3g} {unit} is outside {least:.3g} to {most:.3g}: the unit?")
+
+
+def _reduces(chip: Accelerator) -> Iterator[Problem]:
+    """All-reduce constants faster than the links they run over."""
+    for engine, sizes in chip.all_reduces.items():
+        for ranks, reduce in sizes.items():
+            bus = reduce.bandwidth * 2 * (ranks - 1) / ranks
+            if bus > BUS_SHARE * chip.scale_up_bandwidth:
+                yield Problem(
+                    chip.file, f"achieved.all_reduce.{engine}.{ranks}",
+                    f"moves {bus / 1e9:.0f} GB/s, its links {chip.scale_up_bandwidth / 1e9:.0f}: bits or bytes?",
+                )  # fmt: skip
+
+
+def _incomplete(chip: Accelerator, database: Database) -> Iterator[Problem]:
+    """A part of the user's own that no plan can use; the bundled ones of the kind are known."""
+    if chip.missing and not Path(chip.file).is_relative_to(database.root):
+        yield Problem(chip.file, "memory", f"no plan can use the part: it lacks {chip.missing}", "warning")
+
+
+def _doubled(chip: Accelerator, database: Database) -> Iterator[Problem]:
+    """An overlay's peak that is twice the bundled figure of the part it replaces."""
+    bundled = database.bundled(chip.name)
+    if bundled is None or bundled.file == chip.file:
+        return
+    for path in chip.facts:
+        before, after = bundled.fact(path), chip.fact(path)
+        if not path.startswith("compute.") or before is None or after is None:
+            continue
+        if DOUBLED[0] <= after.value / before.value <= DOUBLED[1] and not _explained(chip, path.split(".")[1]):
+            yield Problem(
+                chip.file, path,
+                f"twice the bundled {before.value / 1e12:g} TFLOP/s of {chip.name}: a sparse peak given as dense?",
+            )  # fmt: skip
 
 
 def _siblings(chips: list[Accelerator]) -> Iterator[Problem]:

@@ -74,6 +74,11 @@ class Database:
                 names[name.lower()] = chip.name
         return names
 
+    def bundled(self, name: str) -> Accelerator | None:
+        """The accelerator as shipped, without overlays; None when it is the user's own. Source: its file."""
+        path = self.root / "accelerators" / f"{name}.toml"
+        return parse_accelerator(read_toml(path), self.defaults) if self.overlays and path.is_file() else None
+
     def accelerator(self, name: str) -> Accelerator:
         """One accelerator by name or alias, any case; InputError with the nearest name."""
         key = name.strip().lower()

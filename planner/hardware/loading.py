@@ -11,6 +11,8 @@ from planner.errors import nearest
 from planner.hardware.accelerator import Accelerator, AllReduce, Defaults, Efficiency, Fact
 from planner.models.formats import FORMATS
 
+SCHEMA_VERSION = 1
+REDUCERS = ("vllm", "sglang", "trtllm", "nccl", "generic")
 KINDS = ("datasheet", "measured", "derived")
 UNITS = {
     "GB": 1e9, "MB": 1e6, "KB": 1e3, "TB": 1e12, "GiB": 2.0**30, "MiB": 2.0**20, "B": 1.0,
@@ -74,7 +76,11 @@ def parse_accelerator(document: Document, defaults: Defaults) -> Accelerator:
     if not isinstance(aliases, list) or not all(isinstance(a, str) for a in aliases):
         raise document.error(("aliases",), f"is {aliases!r}", "a list of names")
     achieved, reduces = _achieved(document)
+    if data.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise document.error(("schema",), f"is {data['schema']!r}", f"{SCHEMA_VERSION}, the one this version reads")
     released = data.get("released")
+    if released is not None and (not isinstance(released, int) or not 1990 <= released <= 2100):
+        raise document.error(("released",), f"is {released!r}", "a year, as 2024")
     return Accelerator(
         name=name,
         vendor=string(document, data, (), "vendor"),
@@ -85,7 +91,7 @@ def parse_accelerator(document: Document, defaults: Defaults) -> Accelerator:
         achieved=achieved,
         all_reduces=reduces,
         defaults=defaults,
-        released=released if isinstance(released, int) else None,
+        released=released,
         aliases=tuple(aliases),
         link=string(document, data.get("interconnect", {}), ("interconnect",), "link", default=""),
         memory_type=string(document, data.get("memory", {}), ("memory",), "type", default=""),
@@ -106,6 +112,8 @@ def _fact(document: Document, table: Mapping[str, Any], section: str, key: str, 
     if unit not in units:
         raise document.error((*path, "unit"), f"is {unit!r}", "one of " + ", ".join(units), nearest(unit, units))
     value = number(document, entry, path, "value", upper=LARGEST) * UNITS[unit]
+    if unit == "accelerators" and value != int(value):
+        raise document.error((*path, "value"), f"is {value:g}", "a whole number")
     kind = string(document, entry, path, "kind", choices=KINDS)
     source = string(document, entry, path, "source")
     return Fact(value, unit, kind, source, string(document, entry, path, "note", default=""))
@@ -123,10 +131,17 @@ def _sources(document: Document) -> tuple[tuple[str, str, str], ...]:
             (
                 string(document, entry, path, "key"),
                 string(document, entry, path, "citation"),
-                string(document, entry, path, "retrieved"),
+                _date(document, entry, path),
             )
         )
     return tuple(found)
+
+
+def _date(document: Document, entry: Mapping[str, Any], path: tuple[str | int, ...]) -> str:
+    text = string(document, entry, path, "retrieved")
+    if not re.match(r"(19|20)\d\d(-|$)", text):
+        raise document.error((*path, "retrieved"), f"is {text!r}", "a date, as 2026-08-21")
+    return text
 
 
 def parse_efficiency(document: Document, table: Any, path: tuple[str, ...]) -> Efficiency:
@@ -182,11 +197,13 @@ def _all_reduces(document: Document, table: Any) -> dict[str, dict[int, AllReduc
         raise document.error(("achieved", "all_reduce"), f"is {table!r}", "a table per engine")
     for engine, sizes in table.items():
         path: tuple[str, ...] = ("achieved", "all_reduce", engine)
+        if engine not in REDUCERS:
+            raise document.error(path, "unknown library", "one of " + ", ".join(REDUCERS), nearest(engine, REDUCERS))
         if not isinstance(sizes, dict):
             raise document.error(path, f"is {sizes!r}", "a table per group size")
         for ranks, entry in sizes.items():
             here = (*path, ranks)
-            if not (ranks.isascii() and ranks.isdigit()):
+            if not (ranks.isascii() and ranks.isdigit() and int(ranks) >= 2):
                 raise document.error(here, "is not a group size", "a number of ranks, as 8")
             keys = ("latency_us", "bandwidth_gbs", "residual", "points", "kind", "source")
             only_keys(document, entry, here, keys)
