@@ -76,7 +76,7 @@ def test_mutated_examples_never_end_in_a_bug(data: st.DataObject) -> None:
         known = list(paths(workload))
         if known:
             kind = data.draw(st.sampled_from(["delete", "retype", "rename", "capital", "extra", "scale", "scale"]))
-            mutate(workload, data.draw(st.sampled_from(known)), kind, data.draw(ODD), data.draw(SCALES))
+            mutate(workload, data.draw(st.sampled_from(known)), kind, copy.deepcopy(data.draw(ODD)), data.draw(SCALES))
     text = "".join(f"{json.dumps(k)} = {toml(v)}\n" for k, v in workload.items())
     out, err = io.StringIO(), io.StringIO()
     arguments = ["planner", "recommend", "-", "--gpus", "h200-sxm", "--top", "0", "--format", "json"]
