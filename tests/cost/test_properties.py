@@ -74,7 +74,7 @@ def step(model: str, batch: float, context: float, queries: int = 1, machine: Ma
 def test_step_time_grows_with_batch_context_and_drafts(model: str, batch: float, context: float, queries: int) -> None:
     base = step(model, batch, context, queries)
     assert step(model, batch * 1.25, context, queries) > base
-    assert step(model, batch, context * 1.5, queries) >= base
+    assert step(model, batch, context * 1.5, queries) > base
     assert step(model, batch, context, queries + 1) > base
     assert batch * 1.25 / step(model, batch * 1.25, context) >= batch / step(model, batch, context) * (1 - 1e-9)
 
