@@ -62,6 +62,7 @@ def occupancy(
     prefill_utilisation: Array = 0.0,
     log_weights: Matrix | None = None,
     dispersion: Matrix | None = None,
+    full_step: Matrix | None = None,
 ) -> Occupancy:
     """Occupancy of a replica whose n resident sequences each progress at ``1/T(n)`` tokens/s.
 
@@ -73,13 +74,15 @@ def occupancy(
         rate: sequences per second, (candidates, 1), [1/s].
         tokens: decode steps a sequence needs, E[O-1] over the acceptance length, [1].
         step_seconds: T(n) at n = 1..M, (candidates, M), [s].
-        slots: most sequences in service, (candidates, 1), at most M.
+        slots: most sequences in service, (candidates, 1), at most M unless ``full_step`` is given.
         prefill_utilisation: share of time spent on prefill, below 1, [1].
         log_weights: :func:`log_service_weights` of ``step_seconds`` if already known.
         dispersion: variance phi of the flows over Poisson ones at n = 1..M, (candidates, M), [1]; see
             :func:`planner.serving.interference.dispersion`. The ratio of neighbouring states becomes
             ``((phi - 1)(n - 1) + a)/(phi*n)`` for a load a: the negative binomial of equal mean and
             phi-fold variance when a is constant.
+        full_step: T at the slots, (candidates, 1), [s], when M is where :func:`last_state` says states
+            stop to count, short of the slots.
 
     Source: Kelly, "Reversibility and Stochastic Networks", 1979 (symmetric queues); Cohen, "The
     multiple phase service network with generalized processor sharing", Acta Informatica 12, 1979.
@@ -97,12 +100,13 @@ def occupancy(
     kept = 1 + int(np.flatnonzero((logs > peak + NEGLIGIBLE).any(axis=0))[-1])
     states = states[:kept]
     weights = np.exp(logs[:, :kept] - peak)
-    at_slots = slots.astype(int)
-    last = np.take_along_axis(step_seconds, at_slots - 1, axis=1)
-    ratio = load * last / slots
+    at_slots = np.minimum(slots.astype(int), logs.shape[1] - 1)
+    if full_step is None:
+        full_step = np.take_along_axis(step_seconds, at_slots - 1, axis=1)
+    ratio = load * full_step / slots
     stable = (ratio < 1) & (np.asarray(prefill_utilisation) < 1)
     r = np.minimum(ratio, 1 - 1e-9)
-    full = np.exp(np.take_along_axis(logs, at_slots, axis=1) - peak)
+    full = np.where(at_slots < slots, 0.0, np.exp(np.take_along_axis(logs, at_slots, axis=1) - peak))
     queued = full * r / (1 - r)
     total = weights.sum(axis=1, keepdims=True) + queued
     mean = ((weights @ states)[:, None] + queued * slots) / total
@@ -121,11 +125,32 @@ def occupancy(
 def _dispersed_weights(load: Matrix, dispersion: Matrix, slots: Matrix) -> Matrix:
     """Logarithms of the weights of states 0..M, (candidates, M + 1)."""
     n = np.arange(1, load.shape[1] + 1)
-    ratio = ((dispersion - 1) * (n - 1) + load) / (dispersion * n)
     logs = np.zeros((len(load), len(n) + 1))
-    np.cumsum(np.log(np.maximum(ratio, 1e-300)), axis=1, out=logs[:, 1:])
+    np.cumsum(np.log(np.maximum(_ratio(n, load, dispersion), 1e-300)), axis=1, out=logs[:, 1:])
     logs[:, 1:][n > slots] = -np.inf
     return logs
+
+
+def _ratio(n: Matrix, load: Matrix, dispersion: Matrix) -> Matrix:
+    """Weight of state n over that of state n - 1, (candidates, n)."""
+    found: Matrix = ((dispersion - 1) * (n - 1) + load) / (dispersion * n)
+    return found
+
+
+def last_state(batches: Matrix, load: Matrix, dispersion: Matrix, slots: Matrix) -> int:
+    """A state that no candidate has any weight beyond, in float64, at most the slots, [sequences].
+
+    From ``batches`` (grid,) and ``load`` rate*tokens*T and ``dispersion`` there, (candidates, grid), [1]:
+    between grid points weights grow by no more than the larger of the ratios at their ends allows.
+
+    Source: see :func:`occupancy`.
+    """
+    most = int(slots.max())
+    growth = np.log(np.maximum(_ratio(batches, load, dispersion), 1e-300))
+    bound = np.cumsum(np.diff(batches) * np.maximum(growth[:, 1:], growth[:, :-1]), axis=1)
+    counts = (bound > np.maximum.accumulate(bound, axis=1) + NEGLIGIBLE) & (batches[1:] <= slots)
+    last = int(np.flatnonzero(counts.any(axis=0)).max(initial=-1)) + 2
+    return most if last >= len(batches) else min(most, int(batches[last]))
 
 
 def dense_steps(batches: Matrix, step_seconds: Matrix, slots: int) -> Matrix:
@@ -138,5 +163,8 @@ def dense_steps(batches: Matrix, step_seconds: Matrix, slots: int) -> Matrix:
     index = np.clip(np.searchsorted(batches, n) - 1, 0, len(batches) - 2)
     left, right = batches[index], batches[index + 1]
     weight = (n - left) / (right - left)
-    dense: Matrix = step_seconds[:, index] * (1 - weight) + step_seconds[:, index + 1] * weight
+    # the grid is coarse: whole runs of states lie between the same two points
+    slope = np.diff(step_seconds, axis=1)
+    dense: Matrix = np.take(step_seconds, index, axis=1)
+    dense += np.take(slope, index, axis=1) * weight
     return dense

@@ -15,7 +15,7 @@ from planner.serving.interference import MixedSteps, boarding_wait, dispersion, 
 from planner.serving.kv_capacity import kv_demand
 from planner.serving.latency import LatencyCurve, percentiles, stalled_token_times
 from planner.serving.load import Load
-from planner.serving.occupancy import Occupancy, dense_steps, occupancy
+from planner.serving.occupancy import Occupancy, dense_steps, last_state, occupancy
 from planner.sizing.bracketing import last_within
 from planner.sizing.operating import BATCHES, Rows
 from planner.workload import Slo
@@ -184,7 +184,7 @@ class ReplicaModel:
             return self
         part = copy(self)
         part.rows, part.slots, part.tokens = self.rows.take(index), self.slots[index], self.tokens[index]
-        part.__dict__.pop("limit", None)
+        part.limit = self.limit[index]
         return part
 
     def _state(self, rate: Matrix) -> _State:
@@ -194,10 +194,10 @@ class ReplicaModel:
         spread = dispersion(
             rate, self.tokens, BATCHES, rows.steps, mixed, rows.work, rows.work_second, group, load.arrival_cv2
         )
-        most = int(self.slots.max(initial=1.0))
+        most = last_state(BATCHES, rate * self.tokens * mixed.seconds, spread, self.slots)
         state = occupancy(
             rate, self.tokens, dense_steps(BATCHES, mixed.seconds, most), self.slots,
-            dispersion=dense_steps(BATCHES, spread, most),
+            dispersion=dense_steps(BATCHES, spread, most), full_step=self._between(mixed.seconds, self.slots),
         )  # fmt: skip
         batch = np.maximum(state.mean, 1.0)
         there = MixedSteps(*(self._between(getattr(mixed, f.name), batch) for f in fields(MixedSteps)))
@@ -221,7 +221,6 @@ class ReplicaModel:
         }
         tokens: LatencyCurve | None = None
         for slo in self.slos:
-            name = f"{slo.metric}_{slo.statistic}" + (f" of {slo.class_name}" if slo.class_name else "")
             if slo.metric in ("tpot", "itl"):
                 if slo.statistic == "mean":
                     got = at.gap
@@ -232,7 +231,7 @@ class ReplicaModel:
                 sample = at.times[0 if slo.metric == "ttft" else 1]
                 weights = self.load.class_weights(slo.class_name)
                 got = percentiles(sample, weights).statistic(slo.statistic)
-            found[name] = got / slo.limit_s
+            found[slo.label] = got / slo.limit_s
         return found
 
     def _token_times(self, at: _State) -> LatencyCurve:
