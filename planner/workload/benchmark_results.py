@@ -34,8 +34,9 @@ def read_document(source: Source) -> Rows:
         if isinstance(first, dict) and all(k in first for k in keys):
             try:
                 rows = read(data)
-            except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-                raise InputError("is malformed", file=source.name, expected=expected) from None
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError):
+                problem = "is malformed, or holds no finished request"
+                raise InputError(problem, file=source.name, expected=expected) from None
             rows.stated["format"] = kind
             return rows
     raise InputError("is no trace known", file=source.name, line=1, expected=KNOWN)
@@ -137,7 +138,10 @@ def _inference_perf_summary(data: Json) -> Rows:
 
 def _first(table: Json, *names: str) -> Json:
     """The first of ``names`` that holds statistics."""
-    return next(table[n] for n in names if isinstance(table.get(n), dict) and "mean" in table[n])
+    found = next((table[n] for n in names if isinstance(table.get(n), dict) and "mean" in table[n]), None)
+    if found is None:
+        raise KeyError(names[0])
+    return found
 
 
 def _quantiles(table: Mapping[str, Json]) -> dict[float, float]:

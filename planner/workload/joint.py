@@ -14,8 +14,6 @@ from planner.workload.lengths import Empirical, Vector
 MARGINAL = 20_000
 #: share of the requests nearest in input among which the siblings of a task find their outputs
 NEAR = 0.01
-#: times the cached tokens of a stratified sample are moved towards their mean
-CORRECTIONS = 4
 #: requests picked in all while one stratified sample is sought
 PICKED = 32_768
 
@@ -73,23 +71,32 @@ class JointLengths:
         rng = np.random.default_rng(0)
         ordered = (np.sort(self.input), np.sort(self.output))
         wanted = _products(self)
-        best, least = None, np.inf
-        for _ in range(max(4, PICKED // n)):
+        best = self._pick(self._path(n), *ordered)
+        least = float(np.max(np.abs(_products(best) / wanted - 1)))
+        for _ in range(PICKED // n):
             found = self._pick(rng.integers(len(self), size=n), *ordered)
             error = float(np.max(np.abs(_products(found) / wanted - 1)))
-            if best is None or error < least:
+            if error < least:
                 best, least = found, error
-        assert best is not None
         return best
 
     def _pick(self, at: npt.NDArray[np.int64], inputs: Vector, outputs: Vector) -> JointLengths:
         i, o = _ranked(self.input[at], inputs), _ranked(self.output[at], outputs)
         cached = self.cached[at] / self.input[at] * i
-        wanted = float(self.cached.mean())
-        for _ in range(CORRECTIONS):  # more to all prompts alike, until those cached whole hold it no more
-            if cached.mean() > 0:
-                cached = np.minimum(cached * (wanted / cached.mean()), np.maximum(i - 1, 0))
+        wanted, found = float(self.cached.mean()), float(cached.mean())
+        if found > wanted:
+            cached = cached * (wanted / found)
+        elif found < wanted:  # what is prefilled shrinks alike
+            cached = i - (i - cached) * ((i.mean() - wanted) / (i.mean() - found))
         return JointLengths(i, cached, o)
+
+    def _path(self, n: int) -> npt.NDArray[np.int64]:
+        """Every (len/n)-th row along bands of output, each in order of input, every other one backwards."""
+        bands = max(1, int(np.sqrt(n)))
+        place = np.empty(len(self), dtype=np.int64)
+        place[np.argsort(self.output, kind="stable")] = np.arange(len(self)) * bands // len(self)
+        path = np.lexsort((np.where(place % 2, -self.input, self.input), place))
+        return path[((np.arange(n) + 0.5) * len(self) / n).astype(np.int64)]
 
     @cached_property
     def by_input(self) -> npt.NDArray[np.int64]:

@@ -51,7 +51,8 @@ def normal_cdf(z: Any) -> Any:
 
 
 #: irrational steps, one per dimension, whose multiples fill the unit interval evenly
-STEPS = tuple(math.sqrt(prime) for prime in (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71))
+PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71)
+STEPS = tuple(math.sqrt(prime) for prime in PRIMES)
 
 
 def shuffled(n: int, dimension: int) -> npt.NDArray[np.int64]:

@@ -6,15 +6,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from planner.workload.traces import Vector
+from planner.workload.traces import Integers, Vector
+
+#: power of the way from one quantile to the next: from most at the upper to most at the lower
+WEAKEST, STRONGEST = 1e-3, 1e3
+#: error of the mean that is left
+CLOSE = 1e-4
 
 
 def lengths_from_statistics(statistics: Mapping[float, float], mean: float, count: int) -> Vector:
     """``count`` lengths with these quantiles and this mean, increasing, (count,), [tokens].
 
-    ``statistics``: {probability: length}, 0 and 1 for the shortest and the longest; empty: all lengths
-    are the mean. Between two quantiles the logarithm is a straight line. What is then missing of the
-    mean is put where the quantiles say least: between the two furthest apart.
+    ``statistics``: {probability: length}, 0 and 1 for the shortest and the longest; with fewer than two
+    all lengths are the mean. Between two quantiles the logarithm is a straight line. The mean is then met
+    by bending that line between the last two, where a maximum says least, and, when that is not enough,
+    between the two before them.
 
     >>> lengths = lengths_from_statistics({0.0: 100, 0.5: 200, 1.0: 400}, 220.0, 1000)
     >>> round(float(np.median(lengths))), round(float(lengths.mean()), 1)
@@ -27,24 +33,22 @@ def lengths_from_statistics(statistics: Mapping[float, float], mean: float, coun
     x = np.maximum.accumulate(np.maximum([known[p] for p in q], 1.0))
     at = (np.arange(count) + 0.5) / count
     lengths = np.exp(np.interp(at, q, np.log(x)))
-    gap = int(np.argmax(np.diff(x) * np.diff(q)))
-    free = (at > q[gap]) & (at < q[gap + 1])
-    return _with_mean(lengths, free, mean, float(x[gap]), float(x[gap + 1]))
+    for gap in reversed(range(len(q) - 1)):
+        if abs(lengths.mean() / mean - 1) > CLOSE:
+            _bend(lengths, np.flatnonzero((at > q[gap]) & (at < q[gap + 1])), mean)
+    return lengths
 
 
-def _with_mean(lengths: Vector, free: np.ndarray, mean: float, low: float, high: float) -> Vector:
-    """Lengths with the free ones bent between low and high so that the mean is met if it can be, [tokens]."""
-    if not free.any() or not np.isfinite(mean) or high <= low:
-        return lengths
+def _bend(lengths: Vector, free: Integers, mean: float) -> None:
+    """Move the free lengths between the least and the greatest of them, towards the mean, in place."""
+    if len(free) < 3 or lengths[free[0]] == lengths[free[-1]]:
+        return
+    low, high = lengths[free[0]], lengths[free[-1]]
     place = (lengths[free] - low) / (high - low)
-    wanted = (mean * len(lengths) - lengths[~free].sum()) / free.sum()
-    target = (wanted - low) / (high - low)
-    if not 0.001 < target < 0.999:
-        return lengths
-    weak, strong = 1e-3, 1e3
+    wanted = (mean * len(lengths) - (lengths.sum() - lengths[free].sum())) / len(free)
+    weak, strong = WEAKEST, STRONGEST
     for _ in range(60):
         power = np.sqrt(weak * strong)
-        weak, strong = (power, strong) if np.mean(place**power) > target else (weak, power)
-    bent = lengths.copy()
-    bent[free] = low + (high - low) * place**power
-    return bent
+        over = np.mean(low + (high - low) * place**power) > wanted
+        weak, strong = (power, strong) if over else (weak, power)
+    lengths[free] = low + (high - low) * place ** np.sqrt(weak * strong)

@@ -21,6 +21,8 @@ NOTABLE = 0.02
 CLASSES, PER_CLASS = 6, 50
 #: share of cached input from which a request counts as mostly cached
 MOSTLY = 0.5
+#: lengths up to which all are listed instead of a histogram
+LISTED = 200
 #: log-spaced and equally filled bins of a histogram
 SPACED, FILLED = 24, 32
 #: limit on TTFT a file begins with: a base, and a second for so many tokens to prefill at the 95th percentile
@@ -137,6 +139,8 @@ def _lengths(trace: Trace, prefix: str) -> list[str]:
 def _histogram_lines(name: str, lengths: Vector) -> list[str]:
     if lengths.max() - lengths.min() < 1:
         return [f"mean = {lengths.mean():.6g}", 'distribution = "constant"']
+    if len(lengths) <= LISTED:
+        return ["values = [" + ", ".join(f"{x:.10g}" for x in np.sort(lengths)) + "]"]
     edges = _edges(lengths)
     counts, _ = np.histogram(lengths, edges)
     return [
