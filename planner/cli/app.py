@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from planner.cli import plans  # isort: skip
+from planner.cli import simulating  # isort: skip
 from planner.cli import facts
 from planner.cli.base import app
 
-__all__ = ["app", "facts", "plans"]
+__all__ = ["app", "facts", "plans", "simulating"]

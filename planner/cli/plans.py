@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -55,6 +54,9 @@ def recommend(
         float | None,
         typer.Option(min=0, help="Exit 4 when the plan costs more than this per hour.", show_default=False),
     ] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate/--no-simulate", help="Confirm the plan in discrete events.")
+    ] = True,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -73,7 +75,7 @@ def recommend(
     with Progress(quiet), said:
         result = size(
             asked, database, gpus=gpus_with(gpus, database), top=top, price_overrides=prices_with(price, database),
-            models=models_with(models), statistics=statistics,
+            models=models_with(models), statistics=statistics, simulate=simulate,
         )  # fmt: skip
     seconds = time.perf_counter() - started
     if verbose:
@@ -214,49 +216,3 @@ def estimate(
     )  # fmt: skip
     if not result.fits or (result.step is None and result.latency is None):
         raise NoPlanError(result.warnings[0] if result.warnings else "does not fit")
-
-
-@app.command()
-def simulate(
-    workload: Annotated[str, typer.Argument(help="Workload file, or - for standard input.")],
-    trace: Annotated[Path | None, typer.Option("--trace", help="Replay this trace.", show_default=False)] = None,
-    requests: Annotated[int, typer.Option("--requests", "-n", min=100, max=2_000_000, help="Requests to draw.")] = 5000,
-    seed: Annotated[int, typer.Option(help="Seed of the drawn traffic.")] = 0,
-    records: Annotated[
-        Path | None, typer.Option("--records", help="Write every request to this CSV file.", show_default=False)
-    ] = None,
-    set_: SetOption = None,
-    gpus: GpusOption = None,
-    price: PriceOption = None,
-    hardware_db: DatabaseOption = None,
-    prices: PricesOption = None,
-    models: ModelsOption = None,
-    format_: FormatOption = None,
-    output: OutputOption = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Simulate one replica of the recommended plan, beside its closed forms."""
-    from dataclasses import asdict
-
-    from planner.cli.output import emit, write
-    from planner.report.render import comma_separated
-    from planner.report.simulation import simulation_blocks
-    from planner.sizing.simulation import simulate_plan
-    from planner.workload.traces import read_trace
-
-    if records is not None and records.suffix != ".csv":
-        raise InputError(f"no format for {records.name!r}", key="--records", expected="a name ending in .csv")
-    asked, said = workload_with(workload, set_)
-    database = database_with(hardware_db, prices)
-    recorded = read_trace(trace) if trace is not None else None
-    with Progress(quiet), said:
-        result, rows = simulate_plan(
-            asked, database, gpus=gpus_with(gpus, database), price_overrides=prices_with(price, database),
-            models=models_with(models), trace=recorded, requests=requests, seed=seed,
-        )  # fmt: skip
-    if records is not None:
-        write(comma_separated([asdict(r) for r in rows]), records)
-    emit(
-        format_, output, data=result, blocks=lambda: simulation_blocks(result),
-        records=lambda: [result.model_dump(mode="json", exclude={"plan"})],
-    )  # fmt: skip

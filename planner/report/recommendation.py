@@ -84,6 +84,8 @@ def plan_blocks(plan: Plan, workload: dict[str, Any]) -> list[Block]:
                    f"longest context {format_count(plan.memory.max_context_tokens)} tokens"),
         ("Power", f"{plan.power_w / 1e3:.1f} kW of accelerators at their limit"),
     ]  # fmt: skip
+    if plan.simulated is not None:
+        rows.append(("Simulated", _simulated_text(plan)))
     if plan.sharing is not None:
         rows.append(("Subagents", _sharing_text(plan)))
     return [
@@ -91,6 +93,19 @@ def plan_blocks(plan: Plan, workload: dict[str, Any]) -> list[Block]:
         sheet(("", "Plan"), rows, header=False),
         _latency_sheet(plan, workload),
     ]
+
+
+def _simulated_text(plan: Plan) -> str:
+    """What the simulation of the plan's replica was like, and how p95 TTFT hangs on the step's time."""
+    s = plan.simulated
+    assert s is not None
+    text = f"{plan.verdict} over {s.sequences} sequences, {s.utilisation:.0%} of the time in steps"
+    if s.preemptions_per_sequence > 0:
+        text += f", {s.preemptions_per_sequence:.2g} preemptions a sequence"
+    if s.ttft_p95_band_s is not None:
+        low, high = (format_duration(x) for x in s.ttft_p95_band_s)
+        text += f"; p95 time to first token {low} to {high} with steps {s.step_time_error:.0%} shorter or longer"
+    return text
 
 
 def _sharing_text(plan: Plan) -> str:

@@ -19,6 +19,7 @@ Vector = npt.NDArray[np.float64]
 COUNTS = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0])
 ITERATIONS = 24
 STABLE = 1e-6  # least share of time left for decoding
+MOST_SHARE = 0.95
 
 
 def largest_of(sizes: Vector, weights: Vector) -> Vector:
@@ -138,6 +139,20 @@ def dispersion(
     return found
 
 
+def crowded_share(share: Matrix, level: Matrix, spread: Matrix, elasticity: Matrix) -> Matrix:
+    """Share of time in prefill while the occupancy is ``level`` times its mean, (candidates, levels), [1].
+
+    A replica is fuller than usual mostly because more prompts than usual arrived: of the variance of its
+    occupancy the part ``(2*phi - 1)/(2*phi)`` is theirs, for ``spread`` phi of :func:`dispersion`, and an
+    excess fades at ``1 - elasticity`` of the step in the batch. ``share`` [1] at the mean.
+
+    Source: regression of the arrivals on the state of an Ornstein-Uhlenbeck process.
+    """
+    caused = np.clip((2 * spread - 1) / (2 * spread), 0.0, 1.0)
+    found: Matrix = np.clip(share * (1 + caused * (1 - elasticity) * (level - 1)), 0.0, MOST_SHARE)
+    return found
+
+
 @dataclass(frozen=True)
 class Boarding:
     """What a sample of requests meets on its way into a step; fixed draws, so that figures are smooth.
@@ -160,7 +175,8 @@ def boarding_wait(
 
     The rest of the running step, and the prompts that arrived during it and share the next: a step found
     by chance is longer than the mean one by its ``variation``. ``decode`` (candidates, samples or 1) [s]
-    as met; ``mixed`` (candidates, 1); ``own`` (candidates, samples) [s] every request's prefill. Several
+    as met; ``rate`` and ``mixed`` (candidates, samples or 1) at that moment; ``own`` (candidates, samples)
+    [s] every request's prefill. Several
     ``ranks`` prefill others at the same time.
 
     Source: length-biased residual of a renewal process; prompts gathered while a step runs are served
@@ -180,4 +196,11 @@ def boarding_wait(
         # whoever comes after those drawn counts as an average one
         ahead += own.mean(axis=1, keepdims=True) * np.maximum(0.0, count * length - meet.arrivals[:, -1])
         wait = wait + np.where(alone, group * ahead, 0.0)
+    if not np.all(alone):
+        # side by side: a step lasts as long as the longest prompt on it
+        count = np.asarray(rate) / group
+        longest = own
+        for j in range(meet.arrivals.shape[1]):
+            longest = np.maximum(longest, own[:, meet.others[:, j]] * (meet.arrivals[:, j] < count * length))
+        wait = wait + np.where(alone, 0.0, longest - own)
     return wait

@@ -13,7 +13,7 @@ from planner.workload import Workload
 from planner.workload.lengths import normal_quantile, shuffled
 
 Vector = npt.NDArray[np.float64]
-SAMPLES = 256
+SAMPLES = 512
 OTHERS = 6  # prompts that may arrive while a request waits, drawn one by one
 RESIDENT_POINTS = 64
 

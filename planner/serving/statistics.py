@@ -63,12 +63,17 @@ class Columns:
     e2e: Vector
 
 
-def columns(records: Sequence[RequestRecord], warm_up: float = WARM_UP, kind: str | None = None) -> Columns:
-    """Latencies of the records after the first ``warm_up`` share [1] of arrivals, of one class if named, [s].
+def columns(
+    records: Sequence[RequestRecord], warm_up: float = WARM_UP, cool_down: float = 0.0, kind: str | None = None
+) -> Columns:
+    """Latencies without the first ``warm_up`` and last ``cool_down`` share [1] of arrivals, [s].
+
+    Of one class if named.
 
     Source: definitions of TTFT, time per output token and end-to-end time.
     """
-    ordered = sorted(records, key=lambda r: r.arrival_s)[int(warm_up * len(records)) :]
+    kept = slice(int(warm_up * len(records)), len(records) - int(cool_down * len(records)))
+    ordered = sorted(records, key=lambda r: r.arrival_s)[kept]
     if kind is not None:
         ordered = [r for r in ordered if r.request_class == kind]
     arrival = np.array([r.arrival_s for r in ordered])

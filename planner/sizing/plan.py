@@ -63,7 +63,7 @@ def build_plan(search: Search, sized: Sized) -> Plan:
         engine=search.engine.name,
         weight_dtype=seat.precision.weights,
         kv_dtype=seat.precision.kv,
-        max_batch=_max_batch(sized),
+        max_batch=max_batch(sized),
         mean_batch=float(served.mean_batch[0, 0]),
         speculation=_speculation(search, sized),
         cost=Cost(
@@ -99,8 +99,11 @@ def _percentiles(curve: LatencyCurve) -> Percentiles:
     return Percentiles(**{name: float(curve.statistic(name)[0, 0]) for name in ("mean", "p50", "p95", "p99")})
 
 
-def _max_batch(sized: Sized) -> int:
-    """Slots the engine should be given: room for one in a thousand, never more than fits."""
+def max_batch(sized: Sized) -> int:
+    """Slots the engine should be given: room for one in a thousand, never more than fits, [sequences].
+
+    Source: the occupancy's quantile.
+    """
     slots = int(sized.rows.slots[0, 0])
     wanted = int(sized.served.batch_p999[0, 0]) + 1
     return max(1, min(slots, -(-wanted // SLOT_MULTIPLE) * SLOT_MULTIPLE))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from planner.hardware import Database
+from planner.sizing.confirm import Confirmation, confirm, with_band
 from planner.sizing.plan import build_plan, build_why
 from planner.sizing.result import (
     Alternative,
@@ -19,6 +21,8 @@ from planner.sizing.result import (
 from planner.sizing.search import Search, Sized, search
 from planner.workload import Workload
 
+#: candidates put to the simulator at most
+CONFIRMED = 4
 #: share of time in prefill up to which the closed forms were checked against simulation
 PREFILL_LIMIT = 0.35
 
@@ -32,11 +36,13 @@ def recommend(
     price_overrides: Mapping[str, float] | None = None,
     models: Sequence[object] = (),
     statistics: dict[str, float] | None = None,
+    simulate: bool = True,
 ) -> Recommendation:
     """The best plan for ``workload`` by its objective, with reasons, rivals and assumptions.
 
     ``gpus`` restricts the accelerators by name, ``top`` limits the alternatives, ``price_overrides``
-    maps accelerator to $/h; ``statistics`` receives ``points`` priced. No plan: ``plan`` is None and
+    maps accelerator to $/h; ``statistics`` receives ``points`` priced; ``simulate`` puts the best plan to
+    the simulator, which may enlarge it or prefer another. No plan: ``plan`` is None and
     ``nearest_miss`` says what failed. Raises InputError for anything the user got wrong.
 
     Source: :func:`planner.sizing.search.search`. Units as in the result.
@@ -54,18 +60,54 @@ def recommend(
             warnings=_warnings(found, None),
             nearest_miss=_nearest_miss(found),
         )
+    confirmed: Confirmation | None = None
+    if simulate:
+        found, confirmed = confirm_best(found)
     best = found.found[0]
     plan = build_plan(found, best)
+    if confirmed is not None:
+        plan = plan.model_copy(
+            update={
+                "latency": confirmed.measured.latency(),
+                "latency_source": "simulated",
+                "verdict": confirmed.verdict,
+                "mean_batch": confirmed.measured.mean_batch,
+                "simulated": confirmed.simulated,
+            }
+        )
     why = build_why(found, best)
+    if confirmed is not None and confirmed.binding is not None:
+        why = why.model_copy(update={"binding_constraint": f"{confirmed.binding} (simulated)"})
     return Recommendation(
         workload=workload.resolved,
         plan=plan,
         why=why,
         alternatives=alternatives(found, top=top),
         assumptions=_assumptions(found),
-        warnings=_warnings(found, plan),
+        warnings=_warnings(found, plan) + (confirmed.notes if confirmed else ()),
         what_would_change=_what_would_change(found, plan),
     )
+
+
+def confirm_best(found: Search) -> tuple[Search, Confirmation]:
+    """The search with its best candidate as the simulator has it: another where that one got worse.
+
+    A candidate the simulator enlarges is compared with the next; one that keeps no limit at any size
+    gives way. At most :data:`CONFIRMED` are simulated. Source: :func:`planner.sizing.confirm.confirm`.
+    """
+    tried: list[Confirmation] = []
+    rest = [s for i, s in enumerate(found.found) if s.seat not in [before.seat for before in found.found[:i]]]
+    while rest and len(tried) < CONFIRMED:
+        held = [c.sized.objective for c in tried if c.holds]
+        if held and min(held) <= rest[0].objective:
+            break
+        tried.append(confirm(found, rest.pop(0)))
+    best = with_band(found, min(tried, key=lambda c: (not c.holds, c.sized.objective)))
+    notes = best.notes
+    if best.sized.rows is not tried[0].sized.rows:
+        notes = (f"{len(tried)} candidates were simulated; the closed forms' first choice came out dearer", *notes)
+    order = (best.sized, *(s for s in found.found if s.rows is not best.sized.rows))
+    return replace(found, found=order), replace(best, notes=notes)
 
 
 def compare_on_workload(
@@ -160,12 +202,12 @@ def _warnings(found: Search, plan: Plan | None) -> tuple[str, ...]:
                 "tail latencies there are sensitive to small errors"
             )
         prefill = float(sized.served.prefill_utilisation[0, 0])
-        if prefill > PREFILL_LIMIT:
+        if prefill > PREFILL_LIMIT and plan.simulated is None:
             said.append(
                 f"prompts take {prefill:.0%} of each replica's time: closed forms are optimistic there, "
                 "confirm with `planner simulate`"
             )
-        if found.workload.demand.arrival_cv > 1.5:
+        if found.workload.demand.arrival_cv > 1.5 and plan.simulated is None:
             said.append("bursty arrivals: time to first token is indicative only")
         if plan.cost.price_source == "no price":
             said.append(f"no price known for {plan.accelerator}: name one with --price")

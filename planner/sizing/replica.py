@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from planner.hardware import Assumptions
-from planner.serving.interference import MixedSteps, boarding_wait, dispersion, mixed_steps
+from planner.serving.interference import MixedSteps, boarding_wait, crowded_share, dispersion, mixed_steps
 from planner.serving.kv_capacity import kv_demand
 from planner.serving.latency import LatencyCurve, percentiles, stalled_token_times
 from planner.serving.load import Load
@@ -23,7 +23,9 @@ from planner.workload.lengths import shuffled
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
-RATE_TOLERANCE = 1e-5  # relative, of the highest rate
+RATE_TOLERANCE = 1e-4  # relative, of the highest rate
+LOWEST = 1e-4  # rate looked at, of the highest any row can have
+HALFWAY = 1 - np.log(2) / -np.log(LOWEST)  # half of it: most rows reach a limit around there
 STABLE_ITERATIONS = 20
 LEVELS = 12  # of occupancy a request may meet
 
@@ -84,6 +86,7 @@ class _State:
     state: Occupancy
     gap: Matrix
     levels: Matrix
+    level_share: Matrix
     times: tuple[Matrix, Matrix]
     kv_needed: Matrix
 
@@ -204,10 +207,14 @@ class ReplicaModel:
         work, second = self._between(rows.work, batch), self._between(rows.work_second, batch)
         floor = mixed.seconds[:, :1] / rows.acceptance
         gap = np.maximum(state.mean / (rate * load.decode_steps), floor)
-        levels = self.step_at(np.maximum(state.quantile((np.arange(LEVELS) + 0.5) / LEVELS), 1.0))
-        times = self._request_times(rate, there, state.waiting, levels, work / rows.work[:, :1], work, gap)
+        occupied = np.maximum(state.quantile((np.arange(LEVELS) + 0.5) / LEVELS), 1.0)
+        levels = self.step_at(occupied)
+        low, high = (self._between(mixed.seconds, batch * f) for f in (0.9, 1.1))
+        elasticity = np.clip(np.log(high / low) / np.log(1.1 / 0.9), 0.0, 1.0)
+        share = crowded_share(there.share, occupied / batch, self._between(spread, batch), elasticity)
+        times = self._request_times(rate, there, state.waiting, levels, share, work / rows.work[:, :1], work, gap)
         needed = kv_demand(state.mean, state.variance, rows.kv_mean, rows.kv_second, self.constants.kv_tail, group)
-        return _State(rate, there, second, state, gap, levels, times, np.asarray(needed))
+        return _State(rate, there, second, state, gap, levels, share, times, np.asarray(needed))
 
     @cached_property
     def limit(self) -> Matrix:
@@ -237,11 +244,11 @@ class ReplicaModel:
     def _token_times(self, at: _State) -> LatencyCurve:
         """Time per output token: T at the occupancy met, stretched by the prompts met, (rows, 1), [s]."""
         rows, load = self.rows, self.load
-        met = (at.levels / rows.acceptance)[:, shuffled(len(load.output), 2) % LEVELS]
-        per_rank = at.second * np.minimum(1.0, at.mixed.share / (at.rate * self._between(rows.work, at.state.mean)))
-        sample = stalled_token_times(
-            met, at.gap, at.rate, per_rank, at.mixed.share, load.output[None, :], load.normal[None, :]
-        )
+        pick = shuffled(len(load.output), 2) % LEVELS
+        met, share = (at.levels / rows.acceptance)[:, pick], at.level_share[:, pick]
+        # prompts that ranks prefill side by side hold a sequence up once
+        once = at.second * np.minimum(1.0, at.mixed.share / (at.rate * self._between(rows.work, at.state.mean)))
+        sample = stalled_token_times(met, at.gap, at.rate, once, share, load.output[None, :], load.normal[None, :])
         curve = percentiles(sample, load.weights)
         return LatencyCurve(at.gap, curve.p50, curve.p95, curve.p99)
 
@@ -251,6 +258,7 @@ class ReplicaModel:
         mixed: MixedSteps,
         waiting: Matrix,
         levels: Matrix,
+        share: Matrix,
         stretch: Matrix,
         work: Matrix,
         gap: Matrix,
@@ -258,9 +266,11 @@ class ReplicaModel:
         """Samples of TTFT and of end-to-end time, (rows, samples) each, [s]."""
         rows, load = self.rows, self.load
         group = float(load.fan_out)
-        decode = levels[:, shuffled(len(load.output), 2) % LEVELS]
+        pick = shuffled(len(load.output), 2) % LEVELS
+        decode, crowded = levels[:, pick], share[:, pick]
         own = rows.own * stretch
-        wait = boarding_wait(load.boarding, decode, rate, mixed, own, rows.ranks, group)
+        then = rate * crowded / np.maximum(mixed.share, 1e-12)
+        wait = boarding_wait(load.boarding, decode, then, replace(mixed, share=crowded), own, rows.ranks, group)
         # siblings arrive together: all of them in one step, or half of them ahead where they don't fit
         together = np.clip(rows.budget / (group * float(np.average(load.new, weights=load.weights))), 0.5, 1.0)
         siblings = (group - 1) * work * together / np.minimum(rows.ranks, group)
@@ -278,5 +288,5 @@ class ReplicaModel:
 
         # rounding must not put the limit of utilisation itself above the limit
         high = np.log(self.limit[:, 0]) - 1e-12
-        found, possible = last_within(excess, high - np.log(1e4), high, RATE_TOLERANCE)
+        found, possible = last_within(excess, high + np.log(LOWEST), high, RATE_TOLERANCE, HALFWAY)
         return np.exp(found)[:, None], possible[:, None] & (self.rows.slots >= 1)

@@ -101,6 +101,19 @@ class Sharing(Result):
     useful_work: float  # probability that at least one avenue succeeds
 
 
+class Simulated(Result):
+    """One replica of a plan in discrete events, at its share of the peak."""
+
+    sequences: int  # whose latencies count
+    seed: int
+    utilisation: float  # share of the time spent in steps
+    preemptions_per_sequence: float
+    ttft_mean_half_width_s: float | None  # 95 % interval of the mean, by batch means
+    ttft_p95_band_s: tuple[float, float] | None  # with steps shorter and longer by step_time_error
+    step_time_error: float
+    closed_form: Latency  # what the closed forms said of the same operating point
+
+
 class Plan(Result):
     """What to buy and how to run it."""
 
@@ -124,6 +137,9 @@ class Plan(Result):
     throughput: Throughput
     memory: Memory
     power_w: float
+    verdict: Literal["stable", "backlogged", "overloaded"] = "stable"  # does the queue stay bounded at peak
+    latency_source: Literal["closed form", "simulated"] = "closed form"
+    simulated: Simulated | None = None
     sharing: Sharing | None = None
 
 
@@ -234,24 +250,42 @@ class Step(Result):
     output_tokens_per_second_per_gpu: float
 
 
+class Pool(Result):
+    """Replicas of one kind in a simulation."""
+
+    replicas: int
+    utilisation: float  # share of the time spent in steps
+    mean_batch: float  # sequences decoding on a replica
+
+
+class ClassLatency(Result):
+    """Latencies of one class of requests."""
+
+    request_class: str
+    requests: int
+    latency: Latency
+
+
 class Simulation(Result):
-    """One replica of a plan in discrete events, at its share of the peak or under a trace."""
+    """Replicas of a plan in discrete events, at the peak or under a trace."""
 
     schema_version: str = SCHEMA_VERSION
     plan: Plan
     requests: int
     seed: int
     trace: str | None
+    routing: str
     duration_s: float
-    requests_per_second: float  # sequences of this replica
+    requests_per_second: float  # sequences of all replicas simulated
     output_tokens_per_second: float
-    mean_in_flight: float
+    pools: tuple[Pool, ...]
     preemptions: int
-    ttft_s: Percentiles
-    time_per_output_token_s: Percentiles
-    e2e_s: Percentiles
+    cached_fraction: float  # of input tokens found in a cache
+    latency: Latency
+    classes: tuple[ClassLatency, ...] = ()
     ttft_mean_half_width_s: float | None  # 95 % interval by batch means
     verdict: Literal["stable", "backlogged", "overloaded"]
+    max_requests_per_second: float  # of the fleet inside the limits, closed form
 
 
 class DatasheetRow(Result):
@@ -286,6 +320,7 @@ class Estimate(Result):
     throughput: Throughput | None = None
     memory: Memory | None = None
     mean_batch: float | None = None
+    verdict: Literal["stable", "backlogged", "overloaded"] | None = None
     fits: bool = True
     assumptions: tuple[Assumption, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from planner.cost.layout import Layout
 from planner.cost.step import StepModel
 from planner.hardware import Assumptions, Database, Engine
 from planner.hardware.acceptance import load_acceptance
@@ -109,13 +110,13 @@ def search(
             precision = replace(precision, drafter_formats=own)
         step = StepModel(model, precision.formats, precision.kv, constants.draft_independence)
         seats: list[Seat] = []
-        weights: dict[tuple[int, ...], float] = {}  # by layout: the chip doesn't matter
+        held: dict[Layout, tuple[float, float]] = {}
         for chip in chips:
             price = price_of(database, chip, workload, price_overrides)
             if price is None and workload.objective.minimise == "cost":
                 rejected.setdefault(chip.name, f"no {workload.hardware.price_term} price known: name one with --price")
                 continue
-            seats += seats_on(step, precision, chip, price, workload, engine, constants, load, weights, rejected)
+            seats += seats_on(step, precision, chip, price, workload, engine, constants, load, held, rejected)
         if not seats:
             continue
         options = drafting_options(model, workload.speculation, data, precision, drafting_model=drafting_model)
@@ -201,6 +202,12 @@ def _objective(
     return e2e
 
 
+def objective_value(gpus: int, rows: Rows, served: Served, workload: Workload) -> float:
+    """What the workload minimises, of one candidate: $/h, accelerators, W or s. Source: definition."""
+    found = _objective(np.array([gpus]), rows.price[:, 0], rows.power[:, 0], served.e2e.mean[:, 0], workload)
+    return float(found[0])
+
+
 def _refine(rows: Rows, workload: Workload, load: Load, constants: Assumptions) -> list[Sized]:
     replica = ReplicaModel(rows, load, workload.slo, constants)
     highest, possible = replica.highest_rate()
@@ -219,8 +226,9 @@ def _refine(rows: Rows, workload: Workload, load: Load, constants: Assumptions) 
         if workload.hardware.max_gpus and gpus > workload.hardware.max_gpus:
             continue
         one = rows.take([int(i)])
-        value = float(_objective(np.array([gpus]), one.price[:, 0], one.power[:, 0], served.e2e.mean[i], workload)[0])
-        found.append(Sized(one, served.row(int(i)), total, spares, float(highest[i, 0]), value))
+        mine = served.row(int(i))
+        value = objective_value(gpus, one, mine, workload)
+        found.append(Sized(one, mine, total, spares, float(highest[i, 0]), value))
     return found
 
 

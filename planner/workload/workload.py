@@ -38,6 +38,11 @@ class Slo:
     limit_s: float
     class_name: str | None = None
 
+    @property
+    def label(self) -> str:
+        """The limit as users write it, with its class. Source: the workload file."""
+        return f"{self.metric}_{self.statistic}" + (f" of {self.class_name}" if self.class_name else "")
+
 
 @dataclass(frozen=True)
 class RequestClass:

@@ -1,0 +1,205 @@
+"""The closed forms' answer put to the simulator: what it corrects, and a bigger fleet where a limit breaks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner.serving.statistics import Verdict, verdict
+from planner.sizing.plan import max_batch
+from planner.sizing.replica import ReplicaModel
+from planner.sizing.replica_simulation import Measured, Traffic, draw_traffic, run_traffic
+from planner.sizing.result import Latency, Percentiles, Simulated
+from planner.sizing.search import Search, Sized, objective_value
+from planner.workload import Slo
+
+#: sequences simulated: at least, at most, and per one in service
+FEWEST, MOST, PER_RESIDENT = 1500, 3000, 8
+#: larger fleets tried beyond the first
+ATTEMPTS = 4
+#: relative difference from which a closed form's figure is called wrong
+DIFFERENT = 0.2
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A candidate as simulated: perhaps with more replicas, its figures, and what to tell the user."""
+
+    sized: Sized
+    measured: Measured
+    simulated: Simulated
+    verdict: Verdict
+    holds: bool
+    notes: tuple[str, ...]
+    binding: str | None = None  # the limit that enlarged the fleet
+
+
+def confirm(found: Search, sized: Sized, *, seed: int = 0) -> Confirmation:
+    """Simulate one replica of ``sized`` at its share of the peak, and add replicas until every limit holds.
+
+    Figures in [s]. Source: :mod:`planner.serving.replica`; one replica behind a router that splits the
+    traffic at random.
+    """
+    notes: list[str] = []
+    first = serving = sized.replicas - sized.spares
+    current, measured = sized, _measure(found, sized, seed)
+    broken = _broken(found, measured)
+    binding = broken[0][0] if broken else None
+    for _ in range(ATTEMPTS):
+        if not broken or not _may_grow(found, current):
+            break
+        serving = max(serving + 1, _enough(found, current, measured))
+        current = resized(found, sized, serving)
+        measured = _measure(found, current, seed)
+        broken = _broken(found, measured)
+    if serving != first and not broken:
+        notes.append(
+            f"simulation broke a limit with {first} serving replicas, which the closed forms had found enough: "
+            f"{serving} hold it"
+        )
+    notes += [f"simulated {name} is {ratio:.2f} times its limit" for name, ratio in broken]
+    closed = _latency_of(current)
+    notes += _differences(closed, measured.latency())
+    records = measured.run.records
+    simulated = Simulated(
+        sequences=len(records) - measured.resident,
+        seed=seed,
+        utilisation=measured.run.utilisation,
+        preemptions_per_sequence=sum(r.preemptions for r in records) / len(records),
+        ttft_mean_half_width_s=measured.ttft().half_width,
+        ttft_p95_band_s=None,
+        step_time_error=step_time_error(found, current),
+        closed_form=closed,
+    )
+    return Confirmation(
+        current, measured, simulated, verdict(records[measured.resident :]), not broken, tuple(notes), binding
+    )
+
+
+def with_band(found: Search, confirmed: Confirmation) -> Confirmation:
+    """The confirmation with p95 TTFT at steps shorter and longer by their error, [s].
+
+    Where longer steps break a limit, a note says how many replicas would hold it. Source: the same
+    simulation with scaled step times.
+    """
+    sized, simulated = confirmed.sized, confirmed.simulated
+    seed, error = simulated.seed, simulated.step_time_error
+    low, high = (_measure(found, sized, seed, 1 + sign * error) for sign in (-1, 1))
+    notes = confirmed.notes
+    broken = _broken(found, high)
+    if confirmed.holds and broken:
+        serving = sized.replicas - sized.spares
+        enough = _holding(found, sized, serving, seed, 1 + error)
+        cure = f"{enough} serving replicas instead of {serving} hold it" if enough else "only a larger replica holds it"
+        name, ratio = broken[0]
+        notes = (
+            *notes,
+            f"with steps {error:.0%} longer than predicted {name} is {ratio:.2f} times its limit; {cure}",
+        )
+    band = (low.ttft().p95, high.ttft().p95)
+    return replace(confirmed, simulated=simulated.model_copy(update={"ttft_p95_band_s": band}), notes=notes)
+
+
+def step_time_error(found: Search, sized: Sized) -> float:
+    """Relative error of the step time the band is drawn for, [1]. Source: the planning constants."""
+    chip, engine = sized.seat.accelerator, found.engine.name
+    measured = chip.efficiency("decode_attention", sized.seat.precision.kv, engine).kind == "measured" and all(
+        chip.efficiency("matmul", f, engine).kind == "measured" for f in set(sized.seat.precision.formats.values())
+    )
+    constants = found.constants
+    return constants.step_time_error_measured if measured else constants.step_time_error_derived
+
+
+def resized(found: Search, sized: Sized, serving: int) -> Sized:
+    """The same candidate with another number of serving replicas, its closed forms evaluated anew.
+
+    Source: :class:`planner.sizing.replica.ReplicaModel`.
+    """
+    before = sized.replicas - sized.spares
+    rate = sized.served.rate * before / serving
+    model = ReplicaModel(sized.rows, found.load, found.workload.slo, found.constants)
+    served = model.serve(rate)
+    total = serving + sized.spares
+    value = objective_value(total * int(sized.rows.devices[0, 0]), sized.rows, served, found.workload)
+    return replace(sized, served=served, replicas=total, max_rate=float(rate[0, 0]), objective=value)
+
+
+def _enough(found: Search, sized: Sized, measured: Measured) -> int:
+    """Serving replicas by closed forms whose limits are tightened by what the simulation added to them."""
+    serving = sized.replicas - sized.spares
+    limits = [
+        replace(s, limit_s=s.limit_s * min(1.0, _closed(sized, s) / measured.statistic(s)))
+        for s in found.workload.slo
+    ]  # fmt: skip
+    rate, possible = ReplicaModel(sized.rows, found.load, limits, found.constants).highest_rate()
+    if not possible[0, 0]:
+        return math.ceil(1.3 * serving)
+    return math.ceil(float(sized.served.rate[0, 0]) * serving / float(rate[0, 0]) - 1e-9)
+
+
+def _closed(sized: Sized, slo: Slo) -> float:
+    """The closed form's figure a limit is about, [s]."""
+    return float(np.asarray(sized.served.violations[slo.label]).squeeze()) * slo.limit_s
+
+
+def _may_grow(found: Search, sized: Sized) -> bool:
+    most = found.workload.hardware.max_gpus
+    return most is None or sized.gpus + int(sized.rows.devices[0, 0]) <= most
+
+
+def traffic_for(found: Search, sized: Sized, count: int, seed: int) -> Traffic:
+    """Traffic of one serving replica at peak: its share of the rate, or of the users in a closed loop.
+
+    Source: the workload's demand.
+    """
+    demand = found.workload.demand
+    rate = float(sized.served.rate[0, 0])
+    if demand.concurrent_users is None:
+        return draw_traffic(found, rate, count, seed, float(sized.served.mean_batch[0, 0]))
+    serving = sized.replicas - sized.spares
+    users = max(1, math.ceil(demand.concurrent_users * demand.peak_to_mean / serving))
+    drawn = draw_traffic(found, rate, max(count, 4 * users), seed, 0.0)
+    return replace(drawn, concurrency=users, think_time_s=demand.think_time)
+
+
+def _measure(found: Search, sized: Sized, seed: int, scale: float = 1.0) -> Measured:
+    count = int(min(MOST, max(FEWEST, PER_RESIDENT * float(sized.served.mean_batch[0, 0]))))
+    traffic = traffic_for(found, sized, count, seed)
+    return run_traffic(found, sized, traffic, sequences=max_batch(sized), scale=scale, seed=seed)
+
+
+def _broken(found: Search, measured: Measured) -> list[tuple[str, float]]:
+    """Limits the simulation breaks, the worst first, with how far."""
+    ratios = [(s.label, measured.statistic(s) / s.limit_s) for s in found.workload.slo]
+    return sorted((r for r in ratios if r[1] > 1), key=lambda r: -r[1])
+
+
+def _holding(found: Search, sized: Sized, serving: int, seed: int, scale: float) -> int | None:
+    """Serving replicas, a few more than now, that keep every limit with steps ``scale`` times as long."""
+    for share in (0.15, 0.4):
+        more = serving + max(1, math.ceil(serving * share))
+        if not _broken(found, _measure(found, resized(found, sized, more), seed, scale)):
+            return more
+    return None
+
+
+def _differences(closed: Latency, simulated: Latency) -> list[str]:
+    said = []
+    for title, ours, theirs in (
+        ("time to first token", closed.ttft_s.p95, simulated.ttft_s.p95),
+        ("time per output token", closed.time_per_output_token_s.p95, simulated.time_per_output_token_s.p95),
+    ):
+        if theirs > 0 and abs(ours / theirs - 1) > DIFFERENT:
+            said.append(f"p95 {title} in closed form is {ours / theirs:.2f} times the simulated one, which is shown")
+    return said
+
+
+def _latency_of(sized: Sized) -> Latency:
+    served = sized.served
+
+    def of(curve: object) -> Percentiles:
+        return Percentiles(**{n: float(np.asarray(getattr(curve, n))[0, 0]) for n in ("mean", "p50", "p95", "p99")})
+
+    return Latency(ttft_s=of(served.ttft), time_per_output_token_s=of(served.tpot), e2e_s=of(served.e2e))
