@@ -58,6 +58,8 @@ class Watched(Replica):
         filled, self.prefill_seen = self.prefilled - self.prefill_seen, self.prefilled
         spare = steps * (self.budget - self.batch.size * self.each) - filled
         assert spare >= 0
+        if spare and self.most_of_one >= self.budget:
+            assert all(self.progress.done[i] == self.progress.target[i] for i in self.chunked)
         if self.waiting and steps and spare and not self.preempting:
             fits = self._wanted(self.waiting[0][2]) <= self.free - self._grown(1)
             assert not (fits and len(self.active) < self.slots)
@@ -101,6 +103,8 @@ class Watched(Replica):
 
     def _join(self, i: int) -> None:
         self.joins += 1
+        p = self.progress
+        assert p.done[i] == p.target[i] == p.requests.input[i] + p.made[i]
         super()._join(i)
         assert self.progress.made[i] <= self.progress.requests.output[i]
 
