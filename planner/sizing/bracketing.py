@@ -15,14 +15,14 @@ MOST_STEPS = 100
 
 
 def last_within(
-    excess: Callable[[Vector, Index], Vector], low: Vector, high: Vector, tolerance: float
+    excess: Callable[[Vector, Index], Vector], low: Vector, high: Vector, tolerance: float, first: float = 0.5
 ) -> tuple[Vector, npt.NDArray[np.bool_]]:
     """The largest x of each candidate with ``excess(x) <= 0``, and whether there is one, (candidates,) each.
 
     ``excess(x, index)`` is asked at one x for each of the candidates in ``index``, those that are not
     settled yet; it must grow with x, jumps allowed. Where even ``high`` is within, it is the answer;
     where ``low`` is not, there is none, and ``low`` is returned. Otherwise the answer is within its
-    limit, and ``tolerance`` above it is not.
+    limit, and ``tolerance`` above it is not. ``first``: how far from low to high to look first.
 
     Source: inverse quadratic interpolation, or bisection where it can't be trusted: Chandrupatla,
     Advances in Engineering Software 28(3) 1997.
@@ -39,7 +39,7 @@ def last_within(
     # a is the latest point, b the one across the limit, c the one before
     a, b, c = low[index], high[index], high[index]
     fa, fb, fc = at_low[index], at_high[index], at_high[index]
-    t = np.full(len(index), 0.5)
+    t = np.full(len(index), first)
     for _ in range(MOST_STEPS):
         if not len(index):
             break
@@ -52,7 +52,8 @@ def last_within(
         answer[index] = np.where(fa <= 0, a, b)
         width = np.abs(b - a)
         more = width > tolerance
-        index, a, b, c, fa, fb, fc, width = (v[more] for v in (index, a, b, c, fa, fb, fc, width))
+        index, width = index[more], width[more]
+        a, b, c, fa, fb, fc = (v[more] for v in (a, b, c, fa, fb, fc))
         t = np.clip(_interpolated(a, b, c, fa, fb, fc), 0.5 * tolerance / width, 1 - 0.5 * tolerance / width)
     return answer, found
 

@@ -124,6 +124,8 @@ _ARRAYS = (
 
 def join(parts: Sequence[Rows]) -> Rows:
     """All rows of several groups as one table. Source: none needed; a concatenation."""
+    if len(parts) == 1:
+        return parts[0]
     arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}
     return Rows(
         tuple(s for p in parts for s in p.seats),
@@ -201,14 +203,19 @@ def _prefill_columns(step: StepModel, machine: Machine, layout: Layout, load: Lo
     def added(batch: Matrix, tokens: Matrix) -> Matrix:
         """Seconds ``tokens`` of one prompt add to a step of ``batch`` sequences, (seats, n)."""
         rank = np.maximum(batch / ranks, 1.0)
-        return (
-            between(matmul, rank + tokens) - between(matmul, rank)
-            + between(experts, rank * data + tokens) - between(experts, rank * data)
-        )  # fmt: skip
+        without = between(matmul, rank) + between(experts, rank * data)
+        each = tokens.shape[-1] // batch.shape[-1]  # prompts looked at with every batch
+        rank = np.repeat(rank, each, axis=1)
+        together = between(matmul, rank + tokens) + between(experts, rank * data + tokens)
+        return together - np.repeat(without, each, axis=1)
 
     def whole(batch: Matrix, tokens: Matrix) -> Matrix:
+        """The same of prompts in chunks, (batches,) times (prompts,) in the second axis."""
         full, rest = np.divmod(tokens, budget)
-        return full * added(batch, np.full_like(tokens, budget)) + np.where(rest > 0, added(batch, rest), 0.0)
+        count = len(batch[0])
+        chunk = np.repeat(added(batch, np.full((1, count), budget)), len(tokens), axis=1)
+        last = np.where(rest > 0, rest, 0.0)
+        return np.tile(full, count) * chunk + added(batch, np.tile(last, count)[None, :])
 
     attention = np.asarray(model.attention_seconds(load.new, load.cached)) + np.zeros((len(matmul), len(load.new)))
     strata = np.array_split(np.argsort(load.new), STRATA)
@@ -218,14 +225,13 @@ def _prefill_columns(step: StepModel, machine: Machine, layout: Layout, load: Lo
         return np.stack([np.average(values[..., i], axis=-1, weights=load.weights[i]) for i in strata], axis=-1)
 
     tokens, attended = stratum(load.new), stratum(attention)
-    grid = np.repeat(BATCHES, STRATA)[None, :]
-    each = whole(grid, np.tile(tokens, len(BATCHES))[None, :]).reshape(len(matmul), len(BATCHES), STRATA)
+    each = whole(BATCHES[None, :], tokens).reshape(len(matmul), len(BATCHES), STRATA)
     each = each + attended[:, None, :]
     ones = np.ones((1, 1))
     return {
         "work": each @ share,
         "work_second": each**2 @ share,
-        "own": whole(ones, load.new[None, :]) + attention,
+        "own": whole(ones, load.new) + attention,
         "chunks": np.ceil(load.new / budget)[None, :] + np.zeros_like(attention),
         "ranks": ranks,
     }

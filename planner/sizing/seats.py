@@ -9,7 +9,7 @@ import numpy as np
 
 from planner.cost.layout import Layout
 from planner.cost.machine import machine
-from planner.cost.memory import CacheLayout
+from planner.cost.memory import CacheLayout, weight_bytes_per_device
 from planner.cost.step import StepModel
 from planner.hardware import Accelerator, Assumptions, Database, Engine, Price
 from planner.serving.load import Load
@@ -69,12 +69,13 @@ def seats_on(
     engine: Engine,
     constants: Assumptions,
     load: Load,
-    weights: dict[tuple[int, ...], float],
+    held: dict[Layout, tuple[float, float]],
     rejected: dict[str, str],
 ) -> list[Seat]:
     """Every layout of the model on ``chip`` that leaves room for its longest sequence, [B].
 
-    ``weights`` remembers weight bytes by layout; ``rejected`` gets the reason when none fits.
+    ``held`` remembers, by layout, the bytes of the weights and of that sequence, which no chip changes;
+    ``rejected`` gets the reason when none fits.
     """
     choice = workload.parallelism
     fixed = workload.hardware.gpus_per_replica
@@ -86,19 +87,20 @@ def seats_on(
         data=choice.data, expert=choice.expert,
     )  # fmt: skip
     longest = float(np.max(load.contexts))
+    cache = CacheLayout(step.model.layers, step.kv_format, engine.hybrid_kv_manager)
     # a pipeline is only worth its latency where no single stage holds the model
     single_fits = False
     for layout in sorted(shapes, key=lambda x: int(x.pipeline)):
         devices = int(layout.devices)
         if (fixed and devices != fixed) or devices > most or (layout.pipeline > 1 and single_fits):
             continue
-        key = (int(layout.tensor), int(layout.pipeline), int(layout.data), int(layout.expert))
-        hold = footprint(step, chip, engine, layout, workload.engine.memory_fraction, weights.get(key))
-        weights[key] = hold.weights
-        room = hold.kv_room
-        cache = CacheLayout(step.model.layers, step.kv_format, engine.hybrid_kv_manager)
-        one = float(np.asarray(cache.allocated(longest, layout) + cache.state(layout)))
-        if room < one:
+        if layout not in held:
+            weights = float(np.asarray(weight_bytes_per_device(step.model, step.formats, layout)))
+            sequence = float(np.asarray(cache.allocated(longest, layout) + cache.state(layout)))
+            held[layout] = weights, sequence
+        weights, one = held[layout]
+        hold = footprint(step, chip, engine, layout, workload.engine.memory_fraction, weights)
+        if hold.kv_room < one:
             smallest_gap = min(smallest_gap, hold.needed(one))
             continue
         single_fits = single_fits or layout.pipeline == 1
