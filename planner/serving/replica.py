@@ -97,7 +97,7 @@ class Replica:
         return len(self.coming) - self.next + len(self.waiting) + len(self.active) + ended
 
     def next_completion(self) -> float:
-        """A time before which no request completes, [s]; infinite when idle.
+        """A time no request completes before, inside the last step until one may, [s]; infinite when idle.
 
         Source: steps grow with contexts, so the present stretch of decode steps is never shorter.
         """
@@ -107,9 +107,9 @@ class Replica:
         clock = self.clock if self.active or self.waiting else max(self.clock, self.coming[self.next][0])
         base, slope, _ = self.step_time.decode(batch.size, batch.totals, batch.growths)
         if self.chunked or not batch.size or self.next < len(self.coming) or self._admissible():
-            return clock + base
-        steps = max(1, batch.steps_that_fit(self.free, batch.steps_undisturbed()))
-        return clock + steps * base + slope * steps * (steps - 1) / 2
+            return clock + base / 2
+        whole = max(1, batch.steps_that_fit(self.free, batch.steps_undisturbed())) - 1
+        return clock + whole * base + slope * whole * (whole - 1) / 2 + base / 2
 
     @property
     def idle(self) -> bool:
