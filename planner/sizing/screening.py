@@ -98,12 +98,14 @@ def _first_token(
     weights: Matrix,
 ) -> Matrix:
     first, inverse = rows.by_seat()
-    own = percentiles(rows.own[first], weights).statistic(statistic)[inverse]
-    chunks = percentiles(rows.chunks[first], weights).statistic(statistic)[inverse]
     q = TAIL[statistic]
     if q is None:
+        share = weights / weights.sum()
+        own, chunks = (rows.own[first] @ share)[inverse, None], (rows.chunks[:1] @ share)[:, None]
         queue = wait
     else:
+        own = percentiles(rows.own[first], weights).statistic(statistic)[inverse]
+        chunks = percentiles(rows.chunks[:1], weights).statistic(statistic)  # a prompt's, wherever it runs
         r = np.maximum(rho, 1e-9)
         queue = np.maximum(0.0, -np.log(1 - q) + np.log(r)) * wait / r
     return rows.request_overhead + own + (0.5 + chunks) * rows.steps + queue
