@@ -52,39 +52,38 @@ def simulate_fleet(
     if concurrency is not None:
         follow = closed_loop(progress, concurrency, think_time_s)
     arrivals = starts(progress, concurrency)
-    if follow is not None:
-        follow = _into(arrivals, follow)
-    members = [Replica(progress, step_time, limits, follow, k) for k in range(replicas)]
+    completions: list[tuple[float, int, int]] = []  # heap of (time, order, request)
+    order = iter(range(1 << 62))
+
+    def completed(i: int, end: float) -> tuple[()]:
+        heapq.heappush(completions, (end, next(order), i))
+        return ()
+
+    members = [Replica(progress, step_time, limits, completed if follow else None, k) for k in range(replicas)]
     choose = _chooser(routing, members, requests, seed)
     blind = routing not in ("least-loaded", "power-of-two")
     if blind and follow is None:
         for arrival, i in arrivals:
             choose(i).submit(arrival, i)
     else:
-        _in_step(members, arrivals, choose)
+        _in_step(members, arrivals, choose, completions, follow)
     for member in members:
         member.advance()
     return collect(progress, members)
 
 
-def _into(arrivals: list[tuple[float, int]], follow: Follow) -> Follow:
-    """Requests that follow a completion go back to the router."""
-
-    def onward(i: int, completed: float) -> tuple[()]:
-        for arrival in follow(i, completed):
-            heapq.heappush(arrivals, arrival)
-        return ()
-
-    return onward
-
-
-def _in_step(members: list[Replica], arrivals: list[tuple[float, int]], choose: Callable[[int], Replica]) -> None:
+def _in_step(
+    members: list[Replica],
+    arrivals: list[tuple[float, int]],
+    choose: Callable[[int], Replica],
+    completions: list[tuple[float, int, int]],
+    follow: Follow | None,
+) -> None:
     """Advance all replicas to each arrival before it is routed, none past a completion that may cause one."""
     heapq.heapify(arrivals)
-    closed = members[0].follow is not None
     while True:
-        now = soonest = arrivals[0][0] if arrivals else math.inf
-        if closed:
+        now = soonest = min(arrivals[0][0] if arrivals else math.inf, completions[0][0] if completions else math.inf)
+        if follow is not None:
             soonest = min(now, *(m.next_completion() for m in members))
         if soonest == math.inf:
             return
@@ -92,11 +91,17 @@ def _in_step(members: list[Replica], arrivals: list[tuple[float, int]], choose: 
         stuck = all(m.idle for m in behind)  # steps that take no time
         for member in behind:
             member.advance(soonest)
-        if soonest == now:
+        if soonest < now:
+            if stuck:
+                min((m for m in members if not m.idle), key=lambda m: m.clock).advance(once=True)
+        elif completions and completions[0][0] == now:
+            end, _, i = heapq.heappop(completions)
+            assert follow is not None
+            for following in follow(i, end):
+                heapq.heappush(arrivals, following)
+        else:
             arrival, i = heapq.heappop(arrivals)
             choose(i).submit(arrival, i)
-        elif stuck:
-            min((m for m in members if not m.idle), key=lambda m: m.clock).advance(once=True)
 
 
 def _chooser(routing: Routing, members: list[Replica], requests: Requests, seed: int) -> Callable[[int], Replica]:
