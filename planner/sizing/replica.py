@@ -26,7 +26,8 @@ Matrix = npt.NDArray[np.float64]
 RATE_TOLERANCE = 1e-4  # relative, of the highest rate
 LOWEST = 1e-4  # rate looked at, of the highest any row can have
 HALFWAY = 1 - np.log(2) / -np.log(LOWEST)  # half of it: most rows reach a limit around there
-STABLE_ITERATIONS = 20
+LEAST_STABLE = 1e-3  # of the rate that prefill and decoding would reach side by side
+STABLE_TOLERANCE = 1e-6
 LEVELS = 12  # of occupancy a request may meet
 
 
@@ -114,7 +115,7 @@ class ReplicaModel:
 
     def _between(self, table: Matrix, batch: Matrix) -> Matrix:
         """Columns of a table over BATCHES at fractional batches."""
-        b = np.clip(batch, 1.0, BATCHES[-1])
+        b = np.maximum(batch, 1.0)
         index = np.clip(np.searchsorted(BATCHES, b, side="right") - 1, 0, len(BATCHES) - 2)
         left = np.take_along_axis(table, index, axis=1)
         right = np.take_along_axis(table, index + 1, axis=1)
@@ -125,30 +126,33 @@ class ReplicaModel:
         """The first row of a table over BATCHES at one batch, in its unit [s]. Source: interpolation."""
         return float(self._between(table, np.full((len(table), 1), batch))[0, 0])
 
-    def _mixed(self, rate: Matrix, decode: Matrix, work: Matrix, second: Matrix) -> MixedSteps:
+    def _mixed(self, rate: Matrix, decode: Matrix, work: Matrix, second: Matrix, ranks: Matrix) -> MixedSteps:
         load = self.load
         return mixed_steps(
-            decode, work, second, rate, self.rows.ranks, self.chunk_count, float(load.fan_out), load.arrival_cv2,
+            decode, work, second, rate, ranks, self.chunk_count, float(load.fan_out), load.arrival_cv2,
             self.largest,
         )  # fmt: skip
 
     def stable_rate(self) -> Matrix:
         """Rate of sequences at which slots or prefill saturate, (rows, 1), [1/s].
 
-        ``rate*tokens*X(B) = B`` with the step X of full slots B, prompts among it; solved by iteration.
+        ``rate*tokens*X(B) = B`` with the step X of full slots B, prompts among it; solved for the rate.
         Source: stability of the queue in :func:`planner.serving.occupancy.occupancy`.
         """
         rows = self.rows
         decode, work, second = (self._between(t, self.slots) for t in (rows.steps, rows.work, rows.work_second))
         rate = 1.0 / (self.tokens * decode / self.slots + work / rows.ranks)
-        if np.all(rows.ranks == 1):
-            return rate
-        low, high = 1e-3 * rate, rate
-        for _ in range(STABLE_ITERATIONS):
-            middle = np.sqrt(low * high)
-            fits = middle * self.tokens * self._mixed(middle, decode, work, second).seconds < self.slots
-            low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-        return np.where(rows.ranks == 1, rate, low)
+        several = np.flatnonzero(rows.ranks[:, 0] > 1)
+
+        def excess(log_rate: Vector, index: npt.NDArray[np.int64]) -> Vector:
+            at, tried = several[index], np.exp(log_rate)[:, None]
+            step = self._mixed(tried, decode[at], work[at], second[at], rows.ranks[at]).seconds
+            return np.log(tried * self.tokens[at] * step / self.slots[at])[:, 0]
+
+        high = np.log(rate[several, 0])
+        found, _ = last_within(excess, high + np.log(LEAST_STABLE), high, STABLE_TOLERANCE)
+        rate[several, 0] = np.exp(found)
+        return rate
 
     def serve(self, rate: Matrix) -> Served:
         """All figures at ``rate`` sequences per second and replica, (rows, 1), [1/s].
@@ -193,7 +197,7 @@ class ReplicaModel:
     def _state(self, rate: Matrix) -> _State:
         rows, load = self.rows, self.load
         group = float(load.fan_out)
-        mixed = self._mixed(rate, rows.steps, rows.work, rows.work_second)
+        mixed = self._mixed(rate, rows.steps, rows.work, rows.work_second, rows.ranks)
         spread = dispersion(
             rate, self.tokens, BATCHES, rows.steps, mixed, rows.work, rows.work_second, group, load.arrival_cv2
         )
