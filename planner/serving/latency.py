@@ -108,13 +108,15 @@ def percentiles(sample: Matrix, weights: Matrix) -> LatencyCurve:
     empirical distribution.
     """
     share = weights / weights.sum()
-    order = np.argsort(sample, axis=1)
-    ranked = np.take_along_axis(sample, order, axis=1)
-    cumulative = np.cumsum(share[order], axis=1)
+    if np.all(share == share[0]):  # values need no weights beside them to be sorted
+        ranked, cumulative = np.sort(sample, axis=1), np.cumsum(share)[None, :]
+    else:
+        order = np.argsort(sample, axis=1)
+        ranked, cumulative = np.take_along_axis(sample, order, axis=1), np.cumsum(share[order], axis=1)
     found = []
     for q in QUANTILES.values():
-        at = np.minimum((cumulative < q - 1e-12).sum(axis=1), sample.shape[1] - 1)
-        found.append(np.take_along_axis(ranked, at[:, None], axis=1))
+        at = np.minimum((cumulative < q - 1e-12).sum(axis=1, keepdims=True), sample.shape[1] - 1)
+        found.append(np.take_along_axis(ranked, np.broadcast_to(at, (len(ranked), 1)), axis=1))
     return LatencyCurve((sample * share).sum(axis=1, keepdims=True), *found)
 
 
