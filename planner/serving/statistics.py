@@ -116,19 +116,30 @@ def occupancy_quantile(held: Vector, q: float) -> float:
 def verdict(records: Sequence[RequestRecord]) -> Verdict:
     """``stable``; ``backlogged``: a queue that had not drained; ``overloaded``: one that kept growing.
 
-    Requests in the system over the four quarters of the arrivals: growing from each to the next and
-    fourfold in all, with a final queue that is a tenth of all requests or more, is an overload; a last
-    quarter twice as full as the median of the others a backlog. Units: none.
+    Requests in the system over four quarters of the arrivals, once the first have left again: an overload
+    grows from each to the next, a good part of it before the last, by more than twice what chance makes
+    of a queue at its very limit, a random walk of ``ca^2 + cs^2`` [1] per arrival. By more than once is
+    a backlog, as is a last quarter twice as full as the median of the others. Units: none.
 
-    Source: the trend test of steady-state simulation, a rule of thumb.
+    Source: the heavy-traffic limit of a queue, Kingman 1962, as a test of trend; a rule of thumb.
     """
-    if len(records) < 40:
-        return "stable"
-    arrivals = np.sort([r.arrival_s for r in records])
-    ends = np.sort([r.completion_s for r in records])
+    ordered = sorted(records, key=lambda r: r.arrival_s)
+    early = ordered[: 1 + len(ordered) // 10]
+    filled = sum(r.completion_s for r in early) / max(1, len(early))
+    arrivals = np.array([r.arrival_s for r in ordered])
+    ends = np.sort([r.completion_s for r in ordered])
     count = np.arange(1, len(arrivals) + 1) - np.searchsorted(ends, arrivals, side="right")
+    arrivals, count = arrivals[arrivals > filled], count[arrivals > filled]
+    if len(arrivals) < 40:
+        return "stable"
     quarters = [float(part.mean()) for part in np.array_split(count, 4)]
     growing = all(b > a for a, b in pairwise(quarters))
-    if growing and quarters[3] > 4 * quarters[0] and count[-1] > 0.1 * len(records):
+    grown = quarters[3] - quarters[0]
+    gaps, lengths = np.diff(arrivals), np.array([float(r.output_tokens) for r in records])
+    spread = sum(float(x.var() / max(x.mean(), 1e-300) ** 2) for x in (gaps, lengths))
+    chance = max(1.0, float(np.sqrt(spread * len(arrivals))))
+    steadily = growing and quarters[2] - quarters[0] > 0.4 * grown
+    if steadily and grown > 2 * chance:
         return "overloaded"
-    return "backlogged" if quarters[3] > 2 * max(1.0, float(np.median(quarters[:3]))) else "stable"
+    sudden = quarters[3] > 2 * max(1.0, float(np.median(quarters[:3])))
+    return "backlogged" if sudden or (steadily and grown > chance) else "stable"
