@@ -24,7 +24,8 @@ ODD = st.sampled_from([
     "", " ", "x", "12", "40ms", "2 sceonds", "native", "h100-smx", "a\nb", "\x1b[31m", "é" * 500, "x" * 5000,
     [], [0], [[]], ["x"], [1e300], {}, {"p50": 10}, {"p50": 10, "p95": 5}, {"mean": 1e12}, {"mean": 1, "cv": 20},
 ])  # fmt: skip
-SCALES = st.sampled_from([-1.0, 0.0, 1e-12, 1e-3, 0.1, 10.0, 1e3, 1e6, 1e12, 1e200])
+SCALES = st.sampled_from([-1.0, 0.0, 1e-12, 1e-6, 1e-3, 0.1, 0.5, 1.5, 2.0, 10.0, 100.0, 1e3, 1e6])
+KINDS = ["delete", "retype", "rename", "capital", "extra"] + 6 * ["scale"]
 
 
 def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -35,6 +36,13 @@ def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from paths(entry, (*here, key))
 
 
+def at(data: Any, path: tuple[Any, ...]) -> Any:
+    """The value at a path."""
+    for key in path:
+        data = data[key]
+    return data
+
+
 def mutate(data: Any, path: tuple[Any, ...], kind: str, odd: Any, scale: float) -> None:
     """Delete, retype, rename, misplace or scale the value at ``path``."""
     *parents, last = path
@@ -42,7 +50,7 @@ def mutate(data: Any, path: tuple[Any, ...], kind: str, odd: Any, scale: float) 
         data = data[key]
     old = data[last]
     if kind == "scale" and isinstance(old, int | float) and not isinstance(old, bool):
-        data[last] = old * scale
+        data[last] = int(old * scale) if isinstance(old, int) and abs(old * scale) < 1e18 else old * scale
     elif kind == "delete":
         del data[last]
     elif kind == "rename" and isinstance(data, dict):
@@ -68,14 +76,16 @@ def toml(value: Any) -> str:
     return json.dumps(value or "", ensure_ascii=True)
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_mutated_examples_never_end_in_a_bug(data: st.DataObject) -> None:
     workload = copy.deepcopy(WORKLOADS[data.draw(st.sampled_from(sorted(WORKLOADS)))])
-    for _ in range(data.draw(st.integers(1, 3))):
+    for _ in range(data.draw(st.integers(1, 2))):
         known = list(paths(workload))
         if known:
-            kind = data.draw(st.sampled_from(["delete", "retype", "rename", "capital", "extra", "scale", "scale"]))
+            kind = data.draw(st.sampled_from(KINDS))
+            if kind == "scale":
+                known = [p for p in known if type(at(workload, p)) in (int, float)] or known
             mutate(workload, data.draw(st.sampled_from(known)), kind, copy.deepcopy(data.draw(ODD)), data.draw(SCALES))
     text = "".join(f"{json.dumps(k)} = {toml(v)}\n" for k, v in workload.items())
     out, err = io.StringIO(), io.StringIO()
