@@ -77,7 +77,8 @@ def _type(field: dict[str, Any]) -> str:
     if "enum" in field:
         return ", ".join(f"`{v}`" for v in field["enum"])
     if field.get("type") == "array":
-        return f"list of {_type(field['items'])}"
+        inner = field.get("items") or {"anyOf": field["prefixItems"]}
+        return f"list of {_type(inner)}"
     if "const" in field:
         return f"`{field['const']}`"
     return str(field.get("type", "any"))

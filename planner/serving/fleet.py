@@ -11,7 +11,8 @@ from typing import Literal
 
 from planner.errors import InputError
 from planner.serving.engine_limits import EngineLimits
-from planner.serving.replica import Follow, Progress, Replica
+from planner.serving.progress import Progress
+from planner.serving.replica import Follow, Replica
 from planner.serving.requests import Requests
 from planner.serving.simulator import Run, closed_loop, collect, draw_all_steps, starts
 from planner.serving.step_time import StepTime

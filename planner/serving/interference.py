@@ -86,7 +86,7 @@ def mixed_steps(
     load = np.asarray(rate * work)
     share = np.minimum(load, 1 - STABLE)
     seconds = decode / (1 - share)
-    scatter = work_second - work**2 + group * arrival_cv2 * work**2
+    scatter = np.maximum(0.0, work_second - work**2) + group * arrival_cv2 * work**2
     variation = rate * seconds * scatter / (1 - share**2) / seconds**2
     several = np.flatnonzero(np.asarray(ranks)[:, 0] > 1)
     if len(several) and largest is not None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from planner.errors import InputError
 from planner.serving.engine_limits import EngineLimits
-from planner.serving.replica import Follow, Progress, Replica
+from planner.serving.progress import Progress
+from planner.serving.replica import Follow, Replica
 from planner.serving.requests import RequestRecord, Requests, read_requests
 from planner.serving.step_time import StepTime
 

@@ -181,7 +181,10 @@ class PiecewiseStepTime(StepTime):
     prompt: PromptAttention | None = None
 
     def decode(self, batch: int, totals: Sequence[float], growths: Sequence[float]) -> tuple[float, float, float]:
-        """Base plus every term's largest branch, and until when it stays the largest. Source: the class."""
+        """Base plus every term's largest branch [s], its growth [s], and the steps it stays the largest.
+
+        Source: the class.
+        """
         if batch >= len(self.base):
             raise InputError(f"a batch of {batch} exceeds the step time's {len(self.base) - 1}")
         seconds, slope, holds = self.base[batch], 0.0, math.inf

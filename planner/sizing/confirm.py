@@ -12,7 +12,7 @@ from planner.sizing.plan import max_batch
 from planner.sizing.replica import ReplicaModel
 from planner.sizing.replica_simulation import Measured, Traffic, draw_traffic, run_traffic
 from planner.sizing.result import Latency, Percentiles, Simulated
-from planner.sizing.search import Search, Sized, objective_value
+from planner.sizing.search import Search, Sized, actual_rate, objective_value
 from planner.workload import Slo
 
 #: sequences simulated: at least, at most, and per one in service
@@ -117,9 +117,8 @@ def resized(found: Search, sized: Sized, serving: int) -> Sized:
 
     Source: :class:`planner.sizing.replica.ReplicaModel`.
     """
-    before = sized.replicas - sized.spares
-    rate = sized.served.rate * before / serving
     model = ReplicaModel(sized.rows, found.load, found.workload.slo, found.constants)
+    rate = actual_rate(model, model.limit, np.array([[float(serving)]]), found.workload, found.load)
     served = model.serve(rate)
     total = serving + sized.spares
     value = objective_value(total * int(sized.rows.devices[0, 0]), sized.rows, served, found.workload)

@@ -207,7 +207,12 @@ class ReplicaModel:
             dispersion=dense_steps(BATCHES, spread, most), full_step=self._between(mixed.seconds, self.slots),
         )  # fmt: skip
         batch = np.maximum(state.mean, 1.0)
-        there = MixedSteps(*(self._between(getattr(mixed, f.name), batch) for f in fields(MixedSteps)))
+        there = MixedSteps(
+            self._between(mixed.seconds, batch),
+            # beyond the grid's last batch, shares go on no line
+            self._between(mixed.share, np.minimum(batch, BATCHES[-1])),
+            self._between(mixed.variation, np.minimum(batch, BATCHES[-1])),
+        )
         work, second = self._between(rows.work, batch), self._between(rows.work_second, batch)
         floor = mixed.seconds[:, :1] / rows.acceptance
         gap = np.maximum(state.mean / (rate * load.decode_steps), floor)
@@ -216,7 +221,7 @@ class ReplicaModel:
         low, high = (self._between(mixed.seconds, batch * f) for f in (0.9, 1.1))
         elasticity = np.clip(np.log(high / low) / np.log(1.1 / 0.9), 0.0, 1.0)
         share = crowded_share(there.share, occupied / batch, self._between(spread, batch), elasticity)
-        times = self._request_times(rate, there, state.waiting, levels, share, work / rows.work[:, :1], work, gap)
+        times = self._request_times(rate, there, state.waiting, levels, share, work / rows.work[:, :1], gap)
         needed = kv_demand(state.mean, state.variance, rows.kv_mean, rows.kv_second, self.constants.kv_tail, group)
         return _State(rate, there, second, state, gap, levels, share, times, np.asarray(needed))
 
@@ -264,7 +269,6 @@ class ReplicaModel:
         levels: Matrix,
         share: Matrix,
         stretch: Matrix,
-        work: Matrix,
         gap: Matrix,
     ) -> tuple[Matrix, Matrix]:
         """Samples of TTFT and of end-to-end time, (rows, samples) each, [s]."""
@@ -275,9 +279,9 @@ class ReplicaModel:
         own = rows.own * stretch
         then = rate * crowded / np.maximum(mixed.share, 1e-12)
         wait = boarding_wait(load.boarding, decode, then, replace(mixed, share=crowded), own, rows.ranks, group)
-        # siblings arrive together: all of them in one step, or half of them ahead where they don't fit
+        # siblings arrive together with prompts alike: all in one step, or half of them ahead where they don't fit
         together = np.clip(rows.budget / (group * float(np.average(load.new, weights=load.weights))), 0.5, 1.0)
-        siblings = (group - 1) * work * together / np.minimum(rows.ranks, group)
+        siblings = np.where(rows.ranks >= group, 0.0, (group - 1) * own * together / rows.ranks)
         ttft = rows.request_overhead + waiting / rate + wait + own + rows.chunks * decode + siblings
         return ttft, ttft + np.maximum(load.joined - 1, 0.0) * gap
 

@@ -171,10 +171,9 @@ def replay_traffic(trace: Trace, serving: int, simulated: int, cached_fraction: 
     outputs = np.maximum(np.rint(trace.output[chosen]), 1).astype(np.int64)
     hashes = trace.hashes
     prefix: list[Sequence[Any]] | None = None if hashes is None else [hashes[i].tolist() for i in chosen]
-    if prefix is not None:
-        cached: Vector = np.zeros(len(chosen))
-    else:
-        cached = trace.cached[chosen] if trace.cached is not None else cached_fraction * inputs
+    cached: Vector = np.zeros(len(chosen))  # hashes say it
+    if prefix is None:
+        cached = trace.cached[chosen] if trace.cached is not None else cached_fraction * inputs.astype(float)
     return Traffic(
         Requests(
             trace.arrival[chosen].tolist(),

@@ -214,7 +214,7 @@ def _refine(rows: Rows, workload: Workload, load: Load, constants: Assumptions) 
     at_highest = replica.serve(highest)
     needed = _replicas_at(highest[:, 0], at_highest.e2e.mean[:, 0], workload, load)
     serving = np.maximum(1, np.ceil(needed * (1 + workload.reliability.headroom) - 1e-9))
-    actual = _actual_rate(replica, highest, serving[:, None], workload, load)
+    actual = actual_rate(replica, highest, serving[:, None], workload, load)
     served = replica.serve(actual)
     found = []
     for i in np.flatnonzero(possible[:, 0]):
@@ -232,14 +232,17 @@ def _refine(rows: Rows, workload: Workload, load: Load, constants: Assumptions) 
     return found
 
 
-def _actual_rate(
+def actual_rate(
     replica: ReplicaModel,
     highest: np.ndarray,
     serving: np.ndarray,
     workload: Workload,
     load: Load,
 ) -> np.ndarray:
-    """Sequences per second each replica sees at peak: shared evenly, users by their cycle time."""
+    """Sequences per second each of ``serving`` replicas sees at peak, (rows, 1), [1/s].
+
+    The rate shared evenly; users by their cycle time, at most ``highest``. Source: Little's law.
+    """
     demand = workload.demand
     if demand.kind not in ("users", "sessions"):
         assert workload.peak_requests_per_second is not None

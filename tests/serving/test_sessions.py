@@ -57,10 +57,11 @@ HEAVY = Lognormal.from_mean(12.0, 1.5)
 def test_contexts_of_drawn_sessions(kind: str) -> None:
     count = HEAVY if kind == "heavy" else None
     turns = AGENT if count is None else Turns(turn_survival(count), AGENT.opening, AGENT.appended, AGENT.output)
-    before, after, _, _ = drawn_sessions(count, turns, 40_000)
+    before, after, _, _ = drawn_sessions(count, turns, 40_000 if count is None else 400_000)
     assert mean_context(turns) == pytest.approx(after.mean(), rel=0.03)
     assert float(np.sum(turns.weight * turn_contexts(turns).prefix)) == pytest.approx(before.mean(), rel=0.03)
-    for q in (0.5, 0.9, 0.95, 0.99):
+    # a few hundred sessions make the 99th percentile of the heavy case: too few to tell
+    for q in (0.5, 0.9, 0.95) if count is not None else (0.5, 0.9, 0.95, 0.99):
         assert context_quantile(turns, q) == pytest.approx(np.quantile(after, q), rel=0.03)
 
 

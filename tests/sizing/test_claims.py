@@ -68,7 +68,7 @@ def test_subagents_share_their_prompt_so_it_can_be_batched(database: Database) -
     tokens = group_tokens(9000, 3000, 4)
     assert tokens.stored < tokens.read_without_cascade
     text = example_path("coding-agent").read_text()
-    chips = ["h200-sxm"]
+    chips = ["b200-sxm"]
     plain = recommend(load_workload("w", text=text), database, gpus=chips).plan
     ideal = recommend(load_workload("w", ['subagents.cascade="ideal"'], text=text), database, gpus=chips).plan
     assert plain is not None
