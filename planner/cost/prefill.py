@@ -14,8 +14,9 @@ from planner.cost.roofline import Array, Ceiling
 from planner.cost.step import StepModel
 from planner.models.model import Model
 
-#: token counts at which a chunk's matmul time is evaluated; between them it is interpolated
-CHUNK_GRID = np.array([1.0, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384])
+#: token counts at which a chunk's matmul time is evaluated, up to those of a stage with many attention ranks;
+#: between them it is interpolated
+CHUNK_GRID = np.array([1.0, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072])
 
 
 def prefill_flops(model: Model, new: Array, cached: Array = 0.0) -> tuple[Array, Array, Array]:
