@@ -77,7 +77,8 @@ def estimate_blocks(result: Estimate) -> list[Block]:
     if result.throughput is not None:
         t = result.throughput
         blocks.append(
-            Text(f"{t.requests_per_second:.4g} requests/s, {_figure(t.output_tokens_per_second)} output tokens/s, "
+            Text((f"{result.verdict}: " if result.verdict else "")
+                 + f"{t.requests_per_second:.4g} requests/s, {_figure(t.output_tokens_per_second)} output tokens/s, "
                  f"{_figure(t.output_tokens_per_second_per_gpu)} per accelerator; "
                 f"at most {t.max_requests_per_second:.4g} requests/s")
         )  # fmt: skip

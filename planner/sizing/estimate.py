@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -67,10 +67,25 @@ def estimate(request: EstimateRequest, database: Database, models: Sequence[obje
         )  # fmt: skip
     latency, throughput, batch, said = _serve(request, setup, hold.kv_room, served)
     return Estimate(
+        verdict=_verdict(request, throughput, bool(said), setup),
         configuration=describe_configuration(request, setup), latency=latency, throughput=throughput,
         memory=memory, mean_batch=batch, fits=fits, assumptions=assumptions,
         warnings=(*warnings, *said),
     )  # fmt: skip
+
+
+def _verdict(
+    request: EstimateRequest, throughput: Throughput | None, waiting: bool, setup: Setup
+) -> Literal["stable", "backlogged", "overloaded"] | None:
+    """Whether a queue builds up: at a rate by its share of the stable one, in a closed loop never without end."""
+    if throughput is None:
+        return None
+    if request.rate is not None:
+        share = request.rate / throughput.max_requests_per_second
+        if share >= 1:
+            return "overloaded"
+        return "stable" if share <= setup.constants.utilisation_limit else "backlogged"
+    return "backlogged" if waiting else "stable"
 
 
 def _bare(request: EstimateRequest, setup: Setup) -> Step:
