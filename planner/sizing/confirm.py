@@ -17,6 +17,10 @@ from planner.workload import Slo
 
 #: sequences simulated: at least, at most, and per one in service
 FEWEST, MOST, PER_RESIDENT = 1500, 3000, 8
+#: share of them in runs with other step times, which only bound a figure
+SCALED = 0.6
+#: larger fleets tried with longer steps, over the one planned
+MORE = (1.15, 1.4)
 #: larger fleets tried beyond the first
 ATTEMPTS = 4
 #: relative difference from which a closed form's figure is called wrong
@@ -92,7 +96,10 @@ def with_band(found: Search, confirmed: Confirmation) -> Confirmation:
     if confirmed.holds and broken:
         serving = sized.replicas - sized.spares
         enough = _holding(found, sized, serving, seed, 1 + error)
-        cure = f"{enough} serving replicas instead of {serving} hold it" if enough else "only a larger replica holds it"
+        most = math.ceil(serving * MORE[-1])
+        cure = (
+            f"{enough} serving replicas instead of {serving} hold it" if enough else f"not even {most} replicas hold it"
+        )
         name, ratio = broken[0]
         notes = (
             *notes,
@@ -165,6 +172,7 @@ def traffic_for(found: Search, sized: Sized, count: int, seed: int) -> Traffic:
 
 def _measure(found: Search, sized: Sized, seed: int, scale: float = 1.0) -> Measured:
     count = int(min(MOST, max(FEWEST, PER_RESIDENT * float(sized.served.mean_batch[0, 0]))))
+    count = count if scale == 1.0 else int(SCALED * count)
     traffic = traffic_for(found, sized, count, seed)
     return run_traffic(found, sized, traffic, sequences=max_batch(sized), scale=scale, seed=seed)
 
@@ -177,8 +185,7 @@ def _broken(found: Search, measured: Measured) -> list[tuple[str, float]]:
 
 def _holding(found: Search, sized: Sized, serving: int, seed: int, scale: float) -> int | None:
     """Serving replicas, a few more than now, that keep every limit with steps ``scale`` times as long."""
-    for share in (0.15, 0.4):
-        more = serving + max(1, math.ceil(serving * share))
+    for more in sorted({math.ceil(serving * share) for share in MORE} - {serving}):
         if not _broken(found, _measure(found, resized(found, sized, more), seed, scale)):
             return more
     return None
