@@ -52,7 +52,7 @@ def simulate_fleet(
     progress = Progress(requests, draw_all_steps(requests, acceptance, seed), prefilled)
     if concurrency is not None:
         follow = closed_loop(progress, concurrency, think_time_s)
-    arrivals = starts(progress, concurrency)
+    arrivals = [(progress.arrival[i], i) for i in starts(progress, concurrency)]
     completions: list[tuple[float, int, int]] = []  # heap of (time, order, request)
     order = iter(range(1 << 62))
 
@@ -102,6 +102,7 @@ def _in_step(
                 heapq.heappush(arrivals, following)
         else:
             arrival, i = heapq.heappop(arrivals)
+            members[0].progress.arrival[i] = arrival
             choose(i).submit(arrival, i)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from array import array
 from bisect import insort
 from collections.abc import Callable, Iterable
 
@@ -47,8 +48,9 @@ class Replica:
         self.free: float = limits.kv_tokens // self.block if limits.kv_tokens is not None else math.inf
         self.unit = limits.prefix_block_tokens
         self.cache = PrefixCache(self.unit // self.block) if progress.requests.prefix is not None else None
-        self.coming: list[tuple[float, int]] = []  # in order; those before ``next`` have arrived
+        self.coming = array("i")  # requests in order of arrival; those before ``next`` have arrived
         self.next = 0
+        self.soon = math.inf  # arrival of the next one
         self.waiting: list[tuple[int, float, int]] = []  # heap of (priority, arrival, request)
         self.chunked: list[int] = []  # prompts being prefilled, oldest first
         self.active: dict[int, None] = {}  # admitted requests, oldest first
@@ -62,11 +64,14 @@ class Replica:
 
     def submit(self, arrival: float, i: int) -> None:
         """A request that will arrive at ``arrival`` [s], not before now."""
+        times, coming = self.progress.arrival, self.coming
         self.progress.replica[i] = self.index
-        if not self.coming or arrival >= self.coming[-1][0]:
-            self.coming.append((arrival, i))
+        times[i] = arrival
+        if not coming or arrival >= times[coming[-1]]:
+            coming.append(i)
         else:
-            insort(self.coming, (arrival, i), lo=self.next)
+            insort(coming, i, lo=self.next, key=lambda j: (times[j], j))
+        self.soon = min(self.soon, arrival)
 
     def in_system(self, now: float) -> int:
         """Requests that were submitted and not complete at ``now`` [s], in the last step or later, [1].
@@ -84,7 +89,7 @@ class Replica:
         if self.idle:
             return math.inf
         batch = self.batch
-        clock = self.clock if self.active or self.waiting else max(self.clock, self.coming[self.next][0])
+        clock = self.clock if self.active or self.waiting else max(self.clock, self.soon)
         base, slope, _ = self.step_time.decode(batch.size, batch.totals, batch.growths)
         if self.chunked or not batch.size or self.next < len(self.coming) or self._admissible():
             return clock + base / 2
@@ -102,14 +107,15 @@ class Replica:
         ``once``: at most one event.
         """
         while True:
-            coming = self.coming
-            while self.next < len(coming) and coming[self.next][0] <= self.clock:
-                self._line_up(coming[self.next][1])
+            while self.soon <= self.clock:
+                self._line_up(self.coming[self.next])
                 self.next += 1
+                left = self.next < len(self.coming)
+                self.soon = self.progress.arrival[self.coming[self.next]] if left else math.inf
             if not (self.active or self.waiting):
-                if self.next == len(coming) or coming[self.next][0] > until:
+                if self.soon == math.inf or self.soon > until:
                     return
-                self.clock = coming[self.next][0]
+                self.clock = self.soon
                 continue
             if self.clock >= until:
                 return
@@ -138,10 +144,9 @@ class Replica:
     def _give_back(self, i: int, blocks: float) -> None:
         """Free the blocks of a request; its prefix stays as idle ones."""
         self.free += blocks
-        held = self.progress.held[i]
-        if self.cache is not None and held:
-            prefix = self.progress.requests.prefix
-            assert prefix is not None
+        prefix = self.progress.requests.prefix
+        if self.cache is not None and prefix is not None:
+            held = self.progress.held[i]
             idle = self.cache.release(prefix[i][:held])
             self.free -= (held - idle) * self.cache.blocks
             self.progress.held[i] = 0
@@ -256,8 +261,8 @@ class Replica:
         if holds < limit:
             limit = int(holds)
         # nobody overtakes a line that stands, unless by priority
-        if self.next < len(self.coming) and (not self.waiting or self.progress.requests.priority):
-            until = min(until, self.coming[self.next][0])
+        if self.soon < until and (not self.waiting or self.progress.requests.priority):
+            until = self.soon
         if limit > 1 and until != math.inf:
             limit = steps_until(until - self.clock, base, slope, limit)
         self._pass(limit, limit * base + slope * limit * (limit - 1) / 2)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Any
 
 from planner.errors import InputError
@@ -120,8 +122,8 @@ def run_replica(
     if concurrency is not None:
         follow = closed_loop(progress, concurrency, think_time_s)
     replica = Replica(progress, step_time, limits, follow)
-    for arrival, i in starts(progress, concurrency):
-        replica.submit(arrival, i)
+    for i in starts(progress, concurrency):
+        replica.submit(progress.arrival[i], i)
     replica.advance()
     return collect(progress, [replica])
 
@@ -139,16 +141,17 @@ def draw_all_steps(requests: Requests, acceptance: Sequence[float], seed: int) -
     return steps
 
 
-def starts(progress: Progress, concurrency: int | None) -> list[tuple[float, int]]:
-    """Requests that arrive without another's completion, in order of arrival: [s] and their index.
+def starts(progress: Progress, concurrency: int | None) -> Sequence[int]:
+    """Requests that arrive without another's completion, by index in order of arrival, [1].
 
     Source: definition of open and closed loops.
     """
+    arrival = progress.arrival
     if concurrency is not None:
-        return [(0.0, i) for i in range(min(concurrency, len(progress.arrival)))]
-    timed = [(t, i) for i, t in enumerate(progress.arrival) if t != math.inf]
-    timed.sort()
-    return timed
+        return range(min(concurrency, len(arrival)))
+    if all(a <= b for a, b in pairwise(arrival)):
+        return range(bisect_left(arrival, math.inf))
+    return sorted((i for i, t in enumerate(arrival) if t != math.inf), key=arrival.__getitem__)
 
 
 def closed_loop(progress: Progress, concurrency: int, think_time_s: float) -> Follow:
@@ -176,7 +179,7 @@ def closed_loop(progress: Progress, concurrency: int, think_time_s: float) -> Fo
 def collect(progress: Progress, replicas: Sequence[Replica]) -> Run:
     """Records and counters of replicas that have nothing left to do, [s] and [tokens]. Source: none needed."""
     p, r = progress, progress.requests
-    kinds = r.kind or [""] * len(r)
+    kinds: Iterable[str] = r.kind or repeat("")
     cached = r.cached
     if r.prefix is not None:
         unit = replicas[0].unit

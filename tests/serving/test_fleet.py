@@ -137,6 +137,25 @@ def test_closed_loops_keep_their_number_in_flight(routing: Routing) -> None:
     assert np.array_equal(sent, np.sort([r.completion_s for r in run.records])[: len(sent)])
 
 
+@pytest.mark.parametrize("replicas", [0, 1, 3])
+def test_turns_that_follow_each_other(replicas: int) -> None:
+    """A request without an arrival of its own gets it from the completion it follows."""
+    every = read_requests(poisson(60, 4, 300, 60))
+    for i in range(1, 60, 2):
+        every.arrival[i] = float("inf")
+
+    def follow(i: int, end: float) -> list[tuple[float, int]]:
+        return [(end + 0.25, i + 1)] if i % 2 == 0 else []
+
+    if replicas:
+        run = simulate_fleet(every, H100_8B, LIMITS, replicas=replicas, follow=follow)
+    else:
+        run = run_replica(every, H100_8B, LIMITS, follow=follow)
+    for first, second in zip(run.records[::2], run.records[1::2], strict=True):
+        assert second.arrival_s == first.completion_s + 0.25
+        assert second.arrival_s < second.first_token_s <= second.completion_s < 1e3
+
+
 def test_a_router_sees_a_request_until_its_step_ends() -> None:
     """The step that ends a request is still running when the next one arrives."""
     requests = Requests([0.0, 0.5, 1.6], [1, 1, 1], [1, 1, 1], [0, 0, 0])

@@ -126,8 +126,8 @@ def watch(
     progress = Progress(requests, draw_all_steps(requests, acceptance, 0), prefilled)
     follow = closed_loop(progress, concurrency, think_time_s) if concurrency else None
     replica = Watched(progress, step, limits, follow=follow)
-    for arrival, i in starts(progress, concurrency):
-        replica.submit(arrival, i)
+    for i in starts(progress, concurrency):
+        replica.submit(progress.arrival[i], i)
     replica.advance()
     return collect(progress, [replica]), replica
 
