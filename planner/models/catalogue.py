@@ -102,6 +102,8 @@ def _entry(path: Path) -> Model:
     if not isinstance(config, dict):
         raise document.error(("config",), "is missing", "a table with the fields of config.json")
     published = data.get("published", {})
+    if not isinstance(published, dict):
+        raise document.error(("published",), f"is {published!r}", "a table")
     model = load_config(
         config,
         name=str(data.get("name", path.stem)),

@@ -151,6 +151,8 @@ def read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, RecursionError) as error:
         line = getattr(error, "lineno", None)
         raise InputError("is not valid JSON", file=name, line=line) from None
+    except ValueError:  # whole numbers of thousands of digits
+        raise InputError("holds a number no machine can", file=name) from None
     if not isinstance(data, dict):
         raise InputError("holds no object", file=name, expected="a config.json")
     return data

@@ -86,9 +86,10 @@ def read_requests(requests: Iterable[Any] | Requests) -> Requests:
             else:
                 arrival, tokens = float(request.arrival_s), int(request.input_tokens)
                 output, get = int(request.output_tokens), _getter(request)
-                kind = get("request_class", "")
+                kind = get("class", None) or get("request_class", "")
             found.cached.append(max(0, min(int(get("cached_tokens", 0) or 0), tokens - 1)))
-            prefixes.append(get("prefix", ()) or ())
+            prefix = get("prefix", None)
+            prefixes.append(() if prefix is None else (prefix,) if isinstance(prefix, str | int) else tuple(prefix))
             priorities.append(int(get("priority", 0) or 0))
             kinds.append(str(kind or ""))
         except (KeyError, AttributeError, TypeError, ValueError, OverflowError) as error:

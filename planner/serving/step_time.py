@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from planner.errors import InputError
 
@@ -41,8 +42,8 @@ class StepTime(ABC):
         """
 
     @abstractmethod
-    def prefill_run(self, batch: int, tokens: int, behind: int, steps: int) -> float:
-        """:meth:`prefill` of ``steps`` successive chunks of ``tokens`` [tokens], one a step, [s].
+    def prefill_run(self, batch: int, chunks: Sequence[tuple[int, int]], steps: int) -> float:
+        """:meth:`prefill` over ``steps`` steps, in each the next chunk of every prompt, all as long, [s].
 
         Source: see the class.
         """
@@ -82,15 +83,15 @@ class LinearStepTime(StepTime):
             seconds += tokens * (self.c3 + self.c4 * (behind + tokens / 2))
         return seconds
 
-    def prefill_run(self, batch: int, tokens: int, behind: int, steps: int) -> float:
+    def prefill_run(self, batch: int, chunks: Sequence[tuple[int, int]], steps: int) -> float:
         """The arithmetic series of equal chunks, [s]. Source: the class.
 
         >>> step = LinearStepTime(0, 0, 0, 1e-5, 1e-9)
         >>> one_by_one = sum(step.prefill(1, [(100, k)]) for k in (0, 100, 200))
-        >>> abs(step.prefill_run(1, 100, 0, 3) - one_by_one) < 1e-15
+        >>> abs(step.prefill_run(1, [(100, 0)], 3) - one_by_one) < 1e-15
         True
         """
-        return self.prefill(batch, [(tokens * steps, behind)])
+        return self.prefill(batch, [(tokens * steps, behind) for tokens, behind in chunks])
 
     def scaled(self, factor: float) -> LinearStepTime:
         """Every constant times ``factor``, [s]. Source: definition."""
@@ -151,6 +152,26 @@ class PromptAttention:
         far = high[j - 1] + (high[j] - high[j - 1]) * v
         return self.latency + tokens * (near + (far - near) * u)
 
+    def series(self, tokens: int, behind: int, steps: int) -> float:
+        """Sum of :meth:`seconds` over ``steps`` successive chunks of ``tokens`` [tokens], [s].
+
+        An arithmetic series between any two points of the grid. Source: the class.
+
+        >>> some = PromptAttention((0.0, 512.0, 4096.0), (0.0, 256.0), ((1e-6, 1e-6), (2e-6, 2e-6), (9e-6, 9e-6)))
+        >>> one_by_one = sum(some.seconds(100, 50 + 100 * k) for k in range(60))
+        >>> abs(some.series(100, 50, 60) - one_by_one) < 1e-12
+        True
+        """
+        total, last = 0.0, len(self.behind) - 1
+        while steps:
+            i = bisect_right(self.behind, behind)
+            inside = steps if i >= last else min(steps, math.ceil((self.behind[i] - behind) / tokens))
+            ends = self.seconds(tokens, behind) + self.seconds(tokens, behind + (inside - 1) * tokens)
+            total += inside * ends / 2
+            behind += inside * tokens
+            steps -= inside
+        return total
+
     def scaled(self, factor: float) -> PromptAttention:
         """Times ``factor``, [s]. Source: definition."""
         table = tuple(tuple(factor * v for v in row) for row in self.table)
@@ -180,6 +201,13 @@ class PiecewiseStepTime(StepTime):
     experts: Table = ZERO
     prompt: PromptAttention | None = None
 
+    @cached_property
+    def _by_kind(self) -> tuple[Branch, tuple[tuple[Branch, ...], ...]]:
+        """Coefficients of the terms with one branch, added up, and the terms with several."""
+        single = [term[0][1:] for term in self.terms if len(term) == 1]
+        plain = tuple(sum(column) for column in zip(*single, strict=True)) or (0.0,) * (1 + len(self.limits))
+        return plain, tuple(term for term in self.terms if len(term) > 1)
+
     def decode(self, batch: int, totals: Sequence[float], growths: Sequence[float]) -> tuple[float, float, float]:
         """Base plus every term's largest branch [s], its growth [s], and the steps it stays the largest.
 
@@ -191,7 +219,11 @@ class PiecewiseStepTime(StepTime):
         if not batch:
             return seconds, 0.0, holds
         share = 1.0 / min(self.ranks, batch)
-        for term in self.terms:
+        plain, forked = self._by_kind
+        for coefficient, total, growth in zip(plain, totals, growths, strict=True):
+            seconds += coefficient * total * share
+            slope += coefficient * growth * share
+        for term in forked:
             best, rise, start, others = -math.inf, 0.0, 0.0, []
             for branch in term:
                 value, grown = branch[0] * batch, 0.0
@@ -227,14 +259,20 @@ class PiecewiseStepTime(StepTime):
             seconds += max(max(each), sum(each) / self.ranks)
         return seconds
 
-    def prefill_run(self, batch: int, tokens: int, behind: int, steps: int) -> float:
+    def prefill_run(self, batch: int, chunks: Sequence[tuple[int, int]], steps: int) -> float:
         """Chunk after chunk, [s]. Source: the class."""
-        one = self.prefill(batch, [(tokens, behind)])
+        one = self.prefill(batch, chunks)
         if self.prompt is None:
             return steps * one
-        each = self.prompt.seconds
-        first = each(tokens, behind)
-        return steps * (one - first) + sum(each(tokens, behind + k * tokens) for k in range(steps))
+        each, ranks = self.prompt.seconds, self.ranks
+        first = [each(t, k) for t, k in chunks]
+        same = steps * (one - max(max(first), sum(first) / ranks))
+        if ranks == 1 or len(chunks) == 1:
+            return same + sum(self.prompt.series(t, k, steps) for t, k in chunks)
+        for step in range(steps):
+            attention = [each(t, k + step * t) for t, k in chunks]
+            same += max(max(attention), sum(attention) / ranks)
+        return same
 
     def scaled(self, factor: float) -> PiecewiseStepTime:
         """Every time in it times ``factor``, [s]. Source: definition."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from planner.cost.layout import Layout
+from planner.errors import InputError
 from planner.hardware import Accelerator, Assumptions
 from planner.models.formats import FORMATS
 from planner.models.layers import (
@@ -121,11 +122,18 @@ def layouts(
 
     Tensor parallelism stays inside the scale-up domain and divides the heads; attention data
     parallelism with experts spread over all ranks is offered for mixtures of experts; pipeline
-    stages only where more than one domain is needed. Explicit degrees restrict the choice.
+    stages only where more than one domain is needed. Explicit degrees restrict the choice; InputError
+    for a tensor degree that does not divide the heads.
 
     Source: the parallelism vLLM, SGLang and TensorRT-LLM support.
     """
     heads, domain = attention_heads(model), max(1, accelerator.scale_up_domain)
+    odd = [t for t in tensor or () if heads % t]
+    if odd:
+        raise InputError(
+            f"{odd[0]} does not divide the {heads} attention heads of {model.name}", key="parallelism.tensor",
+            expected="divisors of the heads",
+        )  # fmt: skip
     tensors = set(tensor or [t for t in powers_of_two(min(domain, MAX_TENSOR)) if heads % t == 0])
     stages = set(pipeline or [1, 2, 4])
     wanted = None if expert is None else set(expert)

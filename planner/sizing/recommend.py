@@ -241,6 +241,14 @@ def _nearest_miss(found: Search) -> NearestMiss | None:
         if constraint == f"{slo.metric}_{slo.statistic}":
             wanted, got = slo.limit_s, slo.limit_s * ratio
     layout = seat.layout
+    place = f"closest is {seat.accelerator.name} with tensor parallel {int(layout.tensor)}"
+    statement = f"{place} at batch {screened.batch[at]:.0f}: {constraint} is {ratio:.2f} times its limit"
+    if ratio <= 1.0 and found.workload.hardware.max_gpus:
+        constraint = "hardware.max_gpus"
+        statement = f"{place}: it keeps every limit with more than the {found.workload.hardware.max_gpus} allowed"
+    elif ratio <= 1.0:
+        constraint = "all limits together"
+        statement = f"{place}: it comes close to every limit, and no rate keeps them all"
     shape: dict[str, Any] = {
         "accelerator": seat.accelerator.name,
         "tensor_parallel": int(layout.tensor),
@@ -257,10 +265,7 @@ def _nearest_miss(found: Search) -> NearestMiss | None:
         constraint=constraint,
         wanted=wanted,
         got=got,
-        statement=(
-            f"closest is {seat.accelerator.name} with tensor parallel {int(layout.tensor)} at batch "
-            f"{screened.batch[at]:.0f}: {constraint} is {ratio:.2f} times its limit"
-        ),
+        statement=statement,
         configuration=shape,
     )
 

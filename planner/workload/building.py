@@ -45,10 +45,11 @@ def build_workload(document: Document) -> Workload:
         classes = (turns_class(session),)
     demand = build_demand(file.demand, document, classes, recorded, session, assumptions)
     _check_subagents(file, document, classes)
+    _check_speculation(file, document)
     _note_defaults(file, document, assumptions)
-    slos = _slos(file.slo, None)
-    for request in file.requests or []:
-        slos += _slos(request.slo, request.name)
+    slos = _slos(file.slo, None, document, ("slo",))
+    for i, request in enumerate(file.requests or []):
+        slos += _slos(request.slo, request.name, document, ("requests", i, "slo"))
     return Workload(
         file.name or Path(document.name).stem.strip("<>"), _model(file.model, document), classes, demand, tuple(slos),
         file.subagents, file.speculation, file.precision, file.hardware, file.parallelism,
@@ -194,18 +195,32 @@ def _check_subagents(file: WorkloadFile, document: Document, classes: tuple[Requ
             f"is {agents.shared_prefix:g}, longer than the mean context of {mean:.0f} tokens",
             "at most the mean context",
         )
+
+
+def _check_speculation(file: WorkloadFile, document: Document) -> None:
     speculation = file.speculation
     if speculation.acceptance and speculation.acceptance_length:
         raise document.error(("speculation", "acceptance_length"), "given beside acceptance", "one of the two")
 
 
-def _slos(table: Slos, class_name: str | None) -> list[Slo]:
-    found = []
+def _slos(table: Slos, class_name: str | None, document: Document, path: tuple[str | int, ...]) -> list[Slo]:
+    """The limits of one table; InputError where a higher percentile has the lower limit."""
+    found: list[Slo] = []
     for metric in METRICS:
+        below: Slo | None = None
         for statistic in STATISTICS:
             limit = getattr(table, f"{metric}_{statistic}", None)
-            if limit is not None:
-                found.append(Slo(metric, statistic, limit, class_name))
+            if limit is None:
+                continue
+            found.append(Slo(metric, statistic, limit, class_name))
+            if statistic == "mean":
+                continue
+            if below is not None and limit < below.limit_s:
+                raise document.error(
+                    (*path, f"{metric}_{statistic}"), f"is {limit:g} s, less than {metric}_{below.statistic}",
+                    "a higher percentile's limit at least as high",
+                )  # fmt: skip
+            below = found[-1]
     return found
 
 

@@ -54,6 +54,11 @@ def build_lengths(
         raise document.error((*path, "min"), f"is {low:g}, above max {high:g}")
     if table.min is None and table.max is None:
         return inner
+    for name in (*PERCENTILES, "mean"):
+        value = getattr(table, name)
+        if value is not None and not low <= value <= high:
+            bound = f"above max {high:g}" if value > high else f"below min {low:g}"
+            raise document.error((*path, name), f"is {value:g}, {bound}", "lengths inside their own limits")
     return Limited(inner, low, float(high))
 
 

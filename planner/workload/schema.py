@@ -91,26 +91,26 @@ class ContextTable(LengthTable):
 class Demand(Table):
     """How much traffic: exactly one of the five ways to say it."""
 
-    requests_per_second: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = Field(
+    requests_per_second: Annotated[float, Field(gt=0, le=1e7, strict=True, allow_inf_nan=False)] | None = Field(
         None, description="Mean request rate; a request with subagents is one task"
     )
-    concurrent_users: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = Field(
+    concurrent_users: Annotated[float, Field(gt=0, le=1e9, strict=True, allow_inf_nan=False)] | None = Field(
         None, description="Users who wait for an answer, think, and ask again"
     )
-    sessions: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = Field(
+    sessions: Annotated[float, Field(gt=0, le=1e9, strict=True, allow_inf_nan=False)] | None = Field(
         None, description="Open agent sessions; [session] says how they go"
     )
-    tokens_per_day: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = Field(
+    tokens_per_day: Annotated[float, Field(gt=0, le=1e16, strict=True, allow_inf_nan=False)] | None = Field(
         None, description="Output tokens per day"
     )
     trace: str | None = Field(
         None, description="Recorded trace beside this file: rate, peak, burstiness and, unless given, lengths"
     )
     think_time: Pause = Field(0.0, description="Mean pause between answer and next request")
-    peak_to_mean: Annotated[float, Field(ge=1, strict=True, allow_inf_nan=False)] = Field(
+    peak_to_mean: Annotated[float, Field(ge=1, le=1000, strict=True, allow_inf_nan=False)] = Field(
         1.0, description="Peak demand over mean demand; the fleet is sized for the peak"
     )
-    arrival_cv: Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)] = Field(
+    arrival_cv: Annotated[float, Field(ge=0, le=100, strict=True, allow_inf_nan=False)] = Field(
         1.0, description="Coefficient of variation of the times between arrivals; 1 is Poisson"
     )
     arrivals: Literal["poisson", "gamma", "weibull"] | None = Field(
@@ -156,7 +156,7 @@ class Session(Table):
 class Subagents(Table):
     """A request that fans out into several sequences sharing a prefix."""
 
-    fan_out: Count = Field(1, description="Sequences per request")
+    fan_out: Annotated[int, Field(strict=True, ge=1, le=10_000)] = Field(1, description="Sequences per request")
     shared_prefix: Annotated[float, BeforeValidator(_tokens), Field(ge=0)] = Field(
         0.0, description="Tokens all of them share"
     )
@@ -204,7 +204,7 @@ class Speculation(Table):
     acceptance: list[Share] | None = Field(
         None, description="Measured acceptance by position, each given the ones before"
     )
-    acceptance_length: Annotated[float, Field(ge=1, strict=True)] | None = Field(
+    acceptance_length: Annotated[float, Field(ge=1, le=64, allow_inf_nan=False, strict=True)] | None = Field(
         None, description="Measured tokens per verification step, the bonus token included"
     )
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] = Field(1.0, description="Sampling temperature")

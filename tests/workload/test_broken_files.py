@@ -155,3 +155,23 @@ def test_near_file_names_are_suggested(tmp_path: Path) -> None:
 def test_broken_settings(setting: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         load_workload("w.toml", [setting], text=GOOD)
+
+
+@pytest.mark.parametrize(("settings", "key", "says"), [
+    (["demand.requests_per_second=1e300"], "demand.requests_per_second", "at most"),
+    (["demand.arrival_cv=1e6"], "demand.arrival_cv", "at most"),
+    (["demand.peak_to_mean=1e9"], "demand.peak_to_mean", "at most"),
+    (["subagents.fan_out=1000000"], "subagents.fan_out", "at most"),
+    (["speculation.acceptance_length=inf"], "speculation.acceptance_length", ""),
+    (["context.max=100"], "context.p50", "above max"),
+    (["context.min=1e6"], "", ""),
+    (['slo.ttft_p99="1ms"'], "slo.ttft_p99", "ttft_p95"),
+    (["speculation.acceptance=[0.8]", "speculation.acceptance_length=2.0"], "speculation.acceptance_length", "beside"),
+])  # fmt: skip
+def test_numbers_nobody_means(settings: list[str], key: str, says: str) -> None:
+    from planner.workload.examples import example_path
+
+    with pytest.raises(InputError) as caught:
+        load_workload(example_path("chat"), settings)
+    assert key in str(caught.value)
+    assert says in str(caught.value)

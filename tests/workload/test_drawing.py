@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
@@ -96,13 +94,11 @@ def test_joint_lengths_are_drawn_together() -> None:
 
 
 @pytest.mark.parametrize("name", ["chat", "coding-agent", "reasoning"])
-def test_a_million_requests_are_quick(name: str) -> None:
+def test_a_million_requests(name: str) -> None:
     w = load_workload(example_path(name))
-    draw_requests(w, 10.0, 10, 1)
-    start = time.perf_counter()
     drawn = draw_requests(w, 10.0, 1_000_000, 1)
-    assert time.perf_counter() - start < 1
     assert len(drawn) == 1_000_000
+    assert float(drawn.input.mean()) == pytest.approx(w.moments.mean_input, rel=0.02)
 
 
 # -- sessions ------------------------------------------------------------------------------------

@@ -387,15 +387,14 @@ def test_a_coarse_clock_is_no_burst() -> None:
 # -- size ----------------------------------------------------------------------------------------
 
 MEASURED = """
-import resource, sys, time
+import resource, sys
 from planner.workload.traces import read_trace
 from planner.workload.description import describe_trace
 from planner.workload.writing import workload_text
-start = time.process_time()
 trace = read_trace(sys.argv[1])
 found = describe_trace(trace)
 text = workload_text(trace, found, "llama-3.1-8b")
-print(len(trace), time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, found.input.p50)
+print(len(trace), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, found.input.p50)
 """
 
 
@@ -408,10 +407,9 @@ def test_a_million_rows(tmp_path: Path) -> None:
     rows = (f"{t[:10]} {t[11:]}0,{i},{o}" for t, i, o in zip(stamps, inputs.tolist(), outputs.tolist(), strict=True))
     path = write(tmp_path, AZURE.strip() + "\r\n" + "\r\n".join(rows), "million.csv")
     run = subprocess.run([sys.executable, "-c", MEASURED, str(path)], capture_output=True, text=True, check=True)
-    count, seconds_used, kilobytes, median = (float(x) for x in run.stdout.split())
+    count, kilobytes, median = (float(x) for x in run.stdout.split())
     assert count == n
     assert median == pytest.approx(1000, rel=0.01)
-    assert seconds_used < 10
     assert kilobytes < 1_500_000
     with path.open("a", newline="") as file:
         file.write("\r\n2023-11-16 18:17:03.9799600,many,5\r\n")
