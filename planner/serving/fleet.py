@@ -62,7 +62,7 @@ def simulate_fleet(
 
     members = [Replica(progress, step_time, limits, completed if follow else None, k) for k in range(replicas)]
     choose = _chooser(routing, members, requests, seed)
-    blind = routing not in ("least-loaded", "power-of-two")
+    blind = replicas == 1 or routing not in ("least-loaded", "power-of-two")
     if blind and follow is None:
         for arrival, i in arrivals:
             choose(i).submit(arrival, i)
