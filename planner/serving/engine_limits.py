@@ -37,6 +37,7 @@ class EngineLimits:
         if self.kv_tokens is None:
             return
         capacity, block = self.kv_tokens // self.block_tokens, self.block_tokens
+        capacity -= self.sequence_tokens > 1  # a block for drafts, whose acceptance is spread over the steps
         for i, (length, output) in enumerate(zip(requests.input, requests.output, strict=True)):
             if -(-(length + output) // block) > capacity:
                 raise InputError(

@@ -68,5 +68,5 @@ class PrefixCache:
     def shrink(self, room: float) -> None:
         """Drop the least recently used until the idle ones fit into ``room`` [blocks]."""
         idle = self._idle
-        while len(idle) * self.blocks > room:
+        while idle and len(idle) * self.blocks > room + 1e-9:  # room may be a sum of fractions
             idle.popitem(last=False)

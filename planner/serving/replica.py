@@ -235,7 +235,7 @@ class Replica:
         p = self.progress
         while self.waiting and not p.preempted[self.waiting[0][2]]:
             i = self.waiting[0][2]
-            if not self._admissible(self._first_growth(i) if self.active else 0.0):
+            if not self._admissible(self._first_growth(i)):
                 return
             self._admit()
             self._join(i)
@@ -279,30 +279,48 @@ class Replica:
             self._end(i)
 
     def _run_of_chunks(self, until: float) -> bool:
-        """Whole steps that one long prompt fills, in one go; whether there were any.
+        """Steps that prefill whole chunks of the same prompts, in one go; whether there were any.
 
-        Nobody else can be admitted meanwhile, so arrivals don't matter.
+        Nobody else can be admitted meanwhile: the budget is used up, or nobody is there that fits.
         """
-        if not self.chunked or self.progress.prefilled:
+        p, batch = self.progress, self.batch
+        if not self.chunked or p.prefilled:
             return False
-        p, i, batch = self.progress, self.chunked[0], self.batch
-        take = self.budget - batch.size * self.each
-        if take > self.most_of_one or take < 1:
-            return False
-        limit = (p.target[i] - p.done[i] - 1) // take
-        if limit > 1 and batch.size:
+        budget, limit = self.budget - batch.size * self.each, 1 << 62
+        takes: list[tuple[int, int]] = []
+        chunks: list[tuple[int, int]] = []
+        for i in self.chunked:
+            take = min(budget, self.most_of_one)
+            if not take:
+                break
+            limit = min(limit, (p.target[i] - p.done[i] - 1) // take)
+            if limit < 2:
+                return False
+            budget -= take
+            takes.append((i, take))
+            chunks.append((take, p.done[i]))
+        if self.cache is not None and (len(chunks) > 1 or (budget and self.waiting)):
+            return False  # blocks that one fills may be found by another
+        if budget:
+            if self._admissible():
+                return False
+            if not self.waiting or p.requests.priority:
+                until = min(until, self.soon)
+        if batch.size:
             limit = batch.steps_that_fit(self.free, min(limit, batch.steps_undisturbed()))
-        if limit < 2:
-            return False
         base, slope, holds = self.step_time.decode(batch.size, batch.totals, batch.growths)
         limit = int(min(limit, holds))
-        seconds = limit * base + slope * limit * (limit - 1) / 2
-        seconds += self.step_time.prefill_run(batch.size, take, p.done[i], limit)
-        if self.clock + seconds > until:
-            return False
-        self._fill(i, take * limit)
-        self._pass(limit, seconds)
-        return True
+        while limit > 1:
+            seconds = limit * base + slope * limit * (limit - 1) / 2
+            seconds += self.step_time.prefill_run(batch.size, chunks, limit)
+            if self.clock + seconds <= until:
+                for i, take in takes:
+                    self._fill(i, take * limit)
+                self._pass(limit, seconds)
+                return True
+            # later chunks take longer, so their mean over fewer steps is no larger
+            limit = min(limit - 1, int(limit * (until - self.clock) / seconds))
+        return False
 
     def _mixed_step(self, admit: bool) -> None:
         """One step with prefill chunks; admits from the queue while budget, slots and blocks last."""

@@ -162,15 +162,20 @@ class PromptAttention:
         >>> abs(some.series(100, 50, 60) - one_by_one) < 1e-12
         True
         """
-        total, last = 0.0, len(self.behind) - 1
-        while steps:
-            i = bisect_right(self.behind, behind)
-            inside = steps if i >= last else min(steps, math.ceil((self.behind[i] - behind) / tokens))
-            ends = self.seconds(tokens, behind) + self.seconds(tokens, behind + (inside - 1) * tokens)
-            total += inside * ends / 2
+        grid, last, left, total = self.behind, len(self.behind) - 1, steps, 0.0
+        j = min(max(1, bisect_right(self.chunk, tokens)), len(self.chunk) - 1)
+        v = (tokens - self.chunk[j - 1]) / (self.chunk[j] - self.chunk[j - 1])
+        while left:
+            i = min(max(1, bisect_right(grid, behind)), last)
+            inside = left if i == last else min(left, math.ceil((grid[i] - behind) / tokens))
+            low, high = self.table[i - 1], self.table[i]
+            near = low[j - 1] + (low[j] - low[j - 1]) * v
+            far = high[j - 1] + (high[j] - high[j - 1]) * v
+            middle = behind + (inside - 1) * tokens / 2
+            total += inside * (near + (far - near) * (middle - grid[i - 1]) / (grid[i] - grid[i - 1]))
             behind += inside * tokens
-            steps -= inside
-        return total
+            left -= inside
+        return steps * self.latency + tokens * total
 
     def scaled(self, factor: float) -> PromptAttention:
         """Times ``factor``, [s]. Source: definition."""

@@ -121,7 +121,7 @@ def run_step_by_step(
         return sum(s.context % block_tokens == 0 for s in decoding)
 
     def shrink(set_aside: float = 0.0) -> None:
-        while len(cache.idle) * unit > capacity - used() - set_aside + 1e-9:
+        while cache.idle and len(cache.idle) * unit > capacity - used() - set_aside + 1e-9:
             cache.idle.pop(0)
 
     def release(s: Sequence) -> None:
@@ -220,7 +220,7 @@ def run_step_by_step(
                     first_step = (s.output - 1) / max(1, s.need or 0) / block_tokens
                 else:
                     first_step = float(s.target % block_tokens == 0)
-                if used() + growth() + need + (first_step if running else 0.0) > capacity:
+                if used() + growth() + need + first_step > capacity:
                     break
                 admit(s, hits)
                 join(s)

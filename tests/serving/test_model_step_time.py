@@ -176,7 +176,7 @@ def test_prefill(name: str, layout: str, budget: int, database: Database) -> Non
         assert form.prefill(0, chunks[:1]) <= found[0] * (1 + 1e-9)
         full = prompt // budget
         if full:
-            run = form.prefill_run(0, budget, cached, full)
+            run = form.prefill_run(0, [(budget, cached)], full)
             one_by_one = sum(form.prefill(0, [(budget, cached + k * budget)]) for k in range(full))
             assert run == pytest.approx(one_by_one, rel=1e-12)
 
