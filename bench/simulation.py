@@ -138,7 +138,13 @@ def cases(path: str | None) -> list[Case]:
         Case(name, trace, with_limits(H100_8B, PLAIN), TARGET),
         Case("  read from mappings", trace, lambda _: replica(read_requests(mappings), H100_8B, PLAIN), TARGET),
         Case("  a cache of 200k tokens", trace, with_limits(H100_8B, EngineLimits(2048, 256, 200_000)), TARGET),
-        Case("prompts of 32k, 512 tokens a step", long_prompts(), with_limits(H100_8B, EngineLimits(512, 256, 2_000_000))),
+        Case("prompts of 32k, 512 tokens a step", long_prompts(),
+             with_limits(H100_8B, EngineLimits(512, 256, 2_000_000))),
+        Case("  of at most 512 of one prompt", long_prompts(),
+             with_limits(H100_8B, EngineLimits(4096, 256, 2_000_000, max_chunk_tokens=512))),
+        Case("  windows and top-k", long_prompts(), with_limits(sparse, EngineLimits(512, 256, 2_000_000))),
+        Case("  both", long_prompts(),
+             with_limits(sparse, EngineLimits(2048, 256, 2_000_000, max_chunk_tokens=512))),
         Case("preemptions", crowded(), with_limits(H100_8B, EngineLimits(2048, 256, 12_000))),
         Case("windows and top-k", drawn(10_000, 8, (4000, 2500, 9000), (600, 400, 1200)), with_limits(sparse, PLAIN)),
         Case("prefix hashes", conversations_with_prefixes(), with_limits(H100_8B, EngineLimits(8192, 256, 400_000))),
@@ -190,15 +196,13 @@ def main() -> None:
     for case in cases(sys.argv[1] if len(sys.argv) > 1 else None):
         rate, run = speed(case)
         preempted = sum(r.preemptions for r in run.records)
-        note = f"{len(case.requests)} requests, {run.utilisation:.0%} busy" + (
-            f", {preempted} preemptions" if preempted else ""
-        )
+        note = f"{len(case.requests)} requests, {run.utilisation:.0%} busy, {preempted} preemptions"
         print(f"{case.name:40} {rate:>10,.0f}/s   limit {case.target:>6,}/s   {note}", flush=True)
     said = subprocess.run([sys.executable, __file__, "--million"], capture_output=True, text=True, check=True).stdout
     rate, inputs, records, peak = (float(x) for x in said.split())
     print(f"{'a million requests':40} {rate:>10,.0f}/s   limit {TARGET:>6,}/s")
-    print(f"{'  memory beyond inputs and records':40} {(peak - records) / 1e6:>10,.0f} MB  "
-          f"inputs {inputs / 1e6:.0f} MB, records {records / 1e6:.0f} MB, peak beyond inputs {peak / 1e6:.0f} MB")  # fmt: skip
+    note = f"inputs {inputs / 1e6:.0f} MB, records {records / 1e6:.0f} MB, peak beyond inputs {peak / 1e6:.0f} MB"
+    print(f"{'  memory beyond inputs and records':40} {(peak - records) / 1e6:>10,.0f} MB  {note}")
     return None
 
 

@@ -310,16 +310,21 @@ class Replica:
             limit = batch.steps_that_fit(self.free, min(limit, batch.steps_undisturbed()))
         base, slope, holds = self.step_time.decode(batch.size, batch.totals, batch.growths)
         limit = int(min(limit, holds))
+        prefill = self.step_time.prefill
+        if limit > 1 and until != math.inf:  # the last may reach beyond, and the first is the shortest
+            limit = min(limit, 1 + int((until - self.clock) / (base + prefill(batch.size, chunks))))
         while limit > 1:
             seconds = limit * base + slope * limit * (limit - 1) / 2
             seconds += self.step_time.prefill_run(batch.size, chunks, limit)
-            if self.clock + seconds <= until:
+            beyond, ahead, last = self.clock + seconds - until, limit - 1, 0.0
+            if beyond > 0:
+                last = base + slope * ahead + prefill(batch.size, [(t, k + ahead * t) for t, k in chunks])
+            if beyond <= 0 or beyond < last:
                 for i, take in takes:
                     self._fill(i, take * limit)
                 self._pass(limit, seconds)
                 return True
-            # later chunks take longer, so their mean over fewer steps is no larger
-            limit = min(limit - 1, int(limit * (until - self.clock) / seconds))
+            limit = min(limit - 1, 1 + int(limit * (until - self.clock) / seconds))
         return False
 
     def _mixed_step(self, admit: bool) -> None:

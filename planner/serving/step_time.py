@@ -252,32 +252,32 @@ class PiecewiseStepTime(StepTime):
         A prompt is prefilled by one rank while the others wait for it; together they are never faster
         than an even split. Source: the class.
         """
+        seconds = self._matmuls(batch, chunks)
+        if self.prompt is not None:
+            seconds += self._busiest([self.prompt.seconds(t, k) for t, k in chunks])
+        return seconds
+
+    def _matmuls(self, batch: int, chunks: Sequence[tuple[int, int]]) -> float:
         rank = max(batch / self.ranks, 1.0) * self.queries if batch else 0.0
         stage = rank * self.data
         matmul, experts = self.matmul.at, self.experts.at
         total = sum(t for t, _ in chunks)
         busiest = max(max(t for t, _ in chunks), total / self.ranks)
         seconds = matmul(rank + busiest) - matmul(rank)
-        seconds += experts(stage + max(busiest, total * self.data / self.ranks)) - experts(stage)
-        if self.prompt is not None:
-            each = [self.prompt.seconds(t, k) for t, k in chunks]
-            seconds += max(max(each), sum(each) / self.ranks)
-        return seconds
+        return seconds + experts(stage + max(busiest, total * self.data / self.ranks)) - experts(stage)
+
+    def _busiest(self, each: Sequence[float]) -> float:
+        return max(max(each), sum(each) / self.ranks)
 
     def prefill_run(self, batch: int, chunks: Sequence[tuple[int, int]], steps: int) -> float:
         """Chunk after chunk, [s]. Source: the class."""
-        one = self.prefill(batch, chunks)
+        seconds = steps * self._matmuls(batch, chunks)
         if self.prompt is None:
-            return steps * one
-        each, ranks = self.prompt.seconds, self.ranks
-        first = [each(t, k) for t, k in chunks]
-        same = steps * (one - max(max(first), sum(first) / ranks))
-        if ranks == 1 or len(chunks) == 1:
-            return same + sum(self.prompt.series(t, k, steps) for t, k in chunks)
-        for step in range(steps):
-            attention = [each(t, k + step * t) for t, k in chunks]
-            same += max(max(attention), sum(attention) / ranks)
-        return same
+            return seconds
+        if self.ranks == 1 or len(chunks) == 1:
+            return seconds + sum(self.prompt.series(t, k, steps) for t, k in chunks)
+        each = self.prompt.seconds
+        return seconds + sum(self._busiest([each(t, k + step * t) for t, k in chunks]) for step in range(steps))
 
     def scaled(self, factor: float) -> PiecewiseStepTime:
         """Every time in it times ``factor``, [s]. Source: definition."""
