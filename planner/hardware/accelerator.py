@@ -92,6 +92,7 @@ class Accelerator:
     released: int | None = None
     aliases: tuple[str, ...] = ()
     link: str = ""
+    pcie: str = ""
     memory_type: str = ""
     confidence: str = ""
     note: str = ""

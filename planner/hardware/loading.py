@@ -94,6 +94,7 @@ def parse_accelerator(document: Document, defaults: Defaults) -> Accelerator:
         released=released,
         aliases=tuple(aliases),
         link=string(document, data.get("interconnect", {}), ("interconnect",), "link", default=""),
+        pcie=string(document, data.get("interconnect", {}), ("interconnect",), "pcie", default=""),
         memory_type=string(document, data.get("memory", {}), ("memory",), "type", default=""),
         confidence=string(document, data, (), "confidence", default=""),
         note=string(document, data, (), "note", default=""),
