@@ -96,7 +96,10 @@ def confirm_best(found: Search) -> tuple[Search, Confirmation]:
     gives way. At most :data:`CONFIRMED` are simulated. Source: :func:`planner.sizing.confirm.confirm`.
     """
     tried: list[Confirmation] = []
-    rest = [s for i, s in enumerate(found.found) if s.seat not in [before.seat for before in found.found[:i]]]
+    seats: dict[int, Sized] = {}
+    for sized in found.found:
+        seats.setdefault(id(sized.seat), sized)
+    rest = list(seats.values())
     while rest and len(tried) < CONFIRMED:
         held = [c.sized.objective for c in tried if c.holds]
         if held and min(held) <= rest[0].objective:
@@ -106,8 +109,11 @@ def confirm_best(found: Search) -> tuple[Search, Confirmation]:
     notes = best.notes
     if best.sized.rows is not tried[0].sized.rows:
         notes = (f"{len(tried)} candidates were simulated; the closed forms' first choice came out dearer", *notes)
-    order = (best.sized, *(s for s in found.found if s.rows is not best.sized.rows))
-    return replace(found, found=order), replace(best, notes=notes)
+    simulated = {id(c.sized.seat) for c in tried}
+    rivals = [c.sized for c in tried if c.sized is not best.sized and c.holds]
+    rivals += [s for s in found.found if id(s.seat) not in simulated]
+    rivals.sort(key=lambda s: s.objective)
+    return replace(found, found=(best.sized, *rivals)), replace(best, notes=notes)
 
 
 def compare_on_workload(
@@ -156,7 +162,8 @@ def _against(objective: float, best: float, found: Search) -> str:
     kind = found.workload.objective.minimise
     if best <= 0 or objective == best:
         return "the same on the objective" if objective == best else ""
-    return f"{objective / best:.2f} times the best plan's {kind}"
+    unsure = " in closed form, which the simulator may not confirm" if objective < best else ""
+    return f"{objective / best:.2f} times the best plan's {kind}{unsure}"
 
 
 def _rejected(found: Search) -> tuple[Alternative, ...]:
