@@ -15,8 +15,8 @@ from planner.serving.latency import LatencyCurve, percentiles
 from planner.serving.queueing import spare_replicas
 from planner.sizing.drafting import NONE
 from planner.sizing.operating import Rows
-from planner.sizing.pools import DecodePool, PrefillPool, Transfer, prefill_pool, transfer_between
-from planner.sizing.promising import Promising, promising
+from planner.sizing.pools import LEAST_SHARE, DecodePool, PrefillPool, Transfer, prefill_pool, transfer_between
+from planner.sizing.promising import Promising, nearest, promising
 from planner.sizing.search import Search, Sized, objective_value
 
 Vector = npt.NDArray[np.float64]
@@ -71,10 +71,21 @@ def disaggregate(found: Search, constants: KvTransfer | None = None) -> Pairs:
     """
     if found.rows is None:
         return Pairs((), found.rejected)
-    chosen, rejected = promising(found)
-    if not chosen:
-        return Pairs((), rejected)
     constants = constants or load_transfer(database_root())
+    ranked, rejected = promising(found, constants)
+    pairs: list[Pair] = []
+    while ranked and not pairs:
+        chosen = nearest(ranked)
+        ranked = ranked[len(chosen) :]
+        pairs = _sized(found, constants, chosen, rejected)
+    pairs.sort(key=lambda p: (round(p.objective, 6), float(p.e2e.mean[0, 0]), _chip(p.decode.rows, 0)))
+    kept = {_chip(p.decode.rows, 0) for p in pairs}
+    return Pairs(tuple(pairs), {name: reason for name, reason in rejected.items() if name not in kept})
+
+
+def _sized(found: Search, constants: KvTransfer, chosen: Sequence[Promising], rejected: dict[str, str]) -> list[Pair]:
+    """Every pair of the chosen rows that keeps all limits; ``rejected`` gets the reasons of accelerators."""
+    assert found.rows is not None
     order = sorted({i for c in chosen for i in c.decode})
     decode = DecodePool(found.rows.take(order), found.load, found.workload.slo, found.constants)
     highest, possible = decode.highest_rate()
@@ -85,11 +96,9 @@ def disaggregate(found: Search, constants: KvTransfer | None = None) -> Pairs:
         for i, (_, d) in enumerate(group):
             if i not in usable:
                 rejected.setdefault(_chip(found.rows, d), "no rate of a replica that only decodes keeps every limit")
-        sized = _Sizing(found, constants, [group[i] for i in usable], rejected)
-        pairs += sized.pairs(decode, highest, [places[i] for i in usable])
-    pairs.sort(key=lambda p: (round(p.objective, 6), float(p.e2e.mean[0, 0]), _chip(p.decode.rows, 0)))
-    kept = {_chip(p.decode.rows, 0) for p in pairs}
-    return Pairs(tuple(pairs), {name: reason for name, reason in rejected.items() if name not in kept})
+        sizing = _Sizing(found, constants, [group[i] for i in usable], rejected)
+        pairs += sizing.pairs(decode, highest, [places[i] for i in usable])
+    return pairs
 
 
 def resized_pair(found: Search, pair: Pair, prefill: int, decode: int) -> Pair:
@@ -236,6 +245,7 @@ class _Sizing:
     ) -> list[Pair]:  # fmt: skip
         """The pairs that break nothing, as results; the reasons of the others."""
         found, workload = self.found, self.found.workload
+        least = {} if np.all(possible) else pool.serve(LEAST_SHARE * pool.limit).violations
         served = pool.serve(fleet.rate / fleet.prefill), self.decoding.serve(fleet.rate / fleet.decode)
         curve = percentiles(fleet.ends, found.load.weights)
         pairs = []
@@ -244,8 +254,7 @@ class _Sizing:
             gpus = int(fleet.gpus[i])
             reason = ""
             if not possible[i, 0]:
-                worst = pool.take(np.array([i])).serve(1e-3 * most_p[i : i + 1]).violations
-                limit = max(worst, key=lambda n: float(np.asarray(worst[n]).squeeze()))
+                limit = max(least, key=lambda n: float(np.broadcast_to(least[n], most_p.shape)[i, 0]))
                 reason = f"no rate of a replica that only prefills keeps {limit}"
             elif known[i] is None and i not in nearer:
                 reason = f"no network bandwidth known, and {gpus} accelerators exceed a domain of {domain}"

@@ -24,7 +24,7 @@ from planner.serving.load import Load
 from planner.serving.prefill_queue import PromptTimes, first_token_times, gathered_rounds, shared_steps
 from planner.sizing.bracketing import last_within
 from planner.sizing.operating import Rows, Seat, between
-from planner.sizing.replica import LEVELS, LOWEST, RATE_TOLERANCE, ReplicaModel, Served, _State
+from planner.sizing.replica import LEVELS, ReplicaModel, Served, _State
 from planner.sizing.search import Search
 from planner.workload import Slo
 from planner.workload.lengths import shuffled
@@ -33,6 +33,8 @@ Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 #: share of its prompts' work left in a replica that only decodes: none, but ratios stay defined
 NONE = 1e-12
+#: least share of its limit a prefill replica is worth running at, and how finely it is sought
+LEAST_SHARE, SHARE_TOLERANCE = 0.01, 1e-3
 #: standard deviations of a Poisson count that one in a thousand exceeds
 ONE_IN_A_THOUSAND = 3.09
 
@@ -186,20 +188,20 @@ class PrefillPool:
         )  # fmt: skip
 
     def highest_rate(self) -> tuple[Matrix, npt.NDArray[np.bool_]]:
-        """Highest rate that breaks no limit, [1/s], and whether any rate does, (pairs, 1) each.
+        """Highest rate that breaks no limit, [1/s], and whether any worth having does, (pairs, 1) each.
 
         Source: definition.
         """
 
-        def excess(log_rate: Vector, index: npt.NDArray[np.int64]) -> Vector:
+        def excess(share: Vector, index: npt.NDArray[np.int64]) -> Vector:
             part = self.take(index)
-            rate = np.exp(log_rate)[:, None]
+            rate = share[:, None] * part.limit
             found = part._violations(rate, part.first_tokens(rate)[0])[0]
-            return np.log(np.max(np.stack(list(found.values())), axis=0))[:, 0]
+            return np.max(np.stack(list(found.values())), axis=0)[:, 0] - 1
 
-        high = np.log(self.limit[:, 0]) - 1e-12
-        found, possible = last_within(excess, high + np.log(LOWEST), high, RATE_TOLERANCE)
-        return np.exp(found)[:, None], possible[:, None]
+        high = np.full(len(self.rows), 1 - 1e-12)  # rounding must not put the utilisation limit above itself
+        found, possible = last_within(excess, np.full(len(self.rows), LEAST_SHARE), high, SHARE_TOLERANCE)
+        return found[:, None] * self.limit, possible[:, None]
 
 
 def prefill_pool(found: Search, rows: Rows, transfers: Sequence[Transfer]) -> PrefillPool:

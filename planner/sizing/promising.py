@@ -7,29 +7,36 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from planner.cost.memory import CacheLayout
+from planner.hardware.transfer import KvTransfer
 from planner.serving.latency import percentiles
 from planner.serving.queueing import spare_replicas
-from planner.sizing.operating import Rows
-from planner.sizing.pools import without_prompts
+from planner.sizing.operating import Rows, Seat
+from planner.sizing.pools import transfer_between, without_prompts
 from planner.sizing.screening import TAIL, Screened, screen
 from planner.sizing.search import Search
 
 Vector = npt.NDArray[np.float64]
-#: accelerators looked at exactly, and seats of each kind on one
-CHIPS = 6
-SEATS = 2
+#: accelerators looked at exactly at a time: at least, at most, and how far from the best of them
+FEWEST, MOST, NEAR = 2, 5, 1.3
+#: seats on one to prefill and to decode
+PREFILL_SEATS, DECODE_SEATS = 2, 2
 
 
 @dataclass(frozen=True)
 class Promising:
-    """Rows of one accelerator and cache format, best first: those to prefill on and those to decode on."""
+    """Rows of one accelerator and cache format, best first: those to prefill on and those to decode on.
+
+    ``objective`` it promises, in the workload's unit.
+    """
 
     accelerator: str
+    objective: float
     prefill: tuple[int, ...]
     decode: tuple[int, ...]
 
 
-def promising(found: Search) -> tuple[list[Promising], dict[str, str]]:
+def promising(found: Search, constants: KvTransfer) -> tuple[list[Promising], dict[str, str]]:
     """The accelerators whose pools promise the lowest objective, best first, and why others have none.
 
     Source: first-order forms of :mod:`planner.sizing.screening`; only ranks, never reported.
@@ -39,7 +46,7 @@ def promising(found: Search) -> tuple[list[Promising], dict[str, str]]:
     slos = [s for s in workload.slo if s.metric in ("tpot", "itl")]
     screened = screen(without_prompts(rows), load, slos, found.constants)
     first = _fewest_drafts(rows)
-    prefill, own = _prefill_rates(found, rows.take(first))
+    prefill, own = _prefill_rates(found, rows.take(first), constants)
     peak = workload.peak_requests_per_second
     if peak is None:
         demand = workload.demand
@@ -59,9 +66,11 @@ def promising(found: Search) -> tuple[list[Promising], dict[str, str]]:
         seat = rows.seats[i]
         ways[seat.accelerator.name, seat.precision.kv][0].append(place)
     rejected = dict(found.rejected)
-    ranked: list[tuple[float, Promising]] = []
+    ranked: list[Promising] = []
     for (name, _), (places, decoding) in ways.items():
-        best_p = [p for p in sorted(places, key=lambda p: prefill_cost[p]) if np.isfinite(prefill_cost[p])][:SEATS]
+        best_p = [p for p in sorted(places, key=lambda p: prefill_cost[p]) if np.isfinite(prefill_cost[p])][
+            :PREFILL_SEATS
+        ]
         best_d = _distinct_seats(rows, [d for d in decoding if np.isfinite(decode_cost[d])], decode_cost)
         if not best_d:
             rejected[name] = "no replica that only decodes keeps " + _miss(screened, decoding)
@@ -70,9 +79,15 @@ def promising(found: Search) -> tuple[list[Promising], dict[str, str]]:
         else:
             rejected.pop(name, None)
             total = float(prefill_cost[best_p[0]] + decode_cost[best_d[0]])
-            ranked.append((total, Promising(name, tuple(first[p] for p in best_p), tuple(best_d))))
-    ranked.sort(key=lambda r: (r[0], r[1].accelerator))
-    return [r for _, r in ranked[:CHIPS]], rejected
+            ranked.append(Promising(name, total, tuple(first[p] for p in best_p), tuple(best_d)))
+    ranked.sort(key=lambda r: (r.objective, r.accelerator))
+    return ranked, rejected
+
+
+def nearest(ranked: list[Promising]) -> list[Promising]:
+    """The first of a ranking that are worth an exact look together. Source: the limits above."""
+    near = [r for r in ranked[:MOST] if r.objective <= NEAR * ranked[0].objective]
+    return near if len(near) >= FEWEST else ranked[:FEWEST]
 
 
 def _fewest_drafts(rows: Rows) -> list[int]:
@@ -85,12 +100,16 @@ def _fewest_drafts(rows: Rows) -> list[int]:
     return list(best.values())
 
 
-def _prefill_rates(found: Search, rows: Rows) -> tuple[Vector, Vector]:
-    """Prompts per second of a replica that only prefills [1/s], 0 where none is in time, and a prompt's time [s]."""
-    load, share = found.load, found.load.weights / found.load.weights.sum()
-    alone = rows.own + rows.chunks * rows.steps[:, :1]
+def _prefill_rates(found: Search, rows: Rows, constants: KvTransfer) -> tuple[Vector, Vector]:
+    """Prompts per second of a replica that only prefills [1/s], 0 where none is in time, and a prompt's time [s].
+
+    As if the decode side had the same layout.
+    """
+    load, share, group = found.load, found.load.weights / found.load.weights.sum(), float(found.load.fan_out)
+    sent = np.array([_sent(found, seat, constants) for seat in rows.seats])
+    alone = rows.own + rows.chunks * rows.steps[:, :1] + sent
     work, second = rows.work[:, -1], rows.work_second[:, -1]
-    scatter = second / (2 * np.maximum(work, 1e-12)) / rows.ranks[:, 0]
+    scatter = group * second / (2 * np.maximum(work, 1e-12)) / rows.ranks[:, 0]
     busy = np.full(len(rows), found.constants.utilisation_limit)
     for slo in found.workload.slo:
         if slo.metric == "ttft":
@@ -102,6 +121,17 @@ def _prefill_rates(found: Search, rows: Rows) -> tuple[Vector, Vector]:
             busy = np.minimum(busy, slack / (slack + waits))
     rate: Vector = busy * rows.ranks[:, 0] / np.maximum(work, 1e-12)
     return rate, alone @ share
+
+
+def _sent(found: Search, seat: Seat, constants: KvTransfer) -> Vector:
+    """Transfers of the sampled prompts between two replicas like ``seat``, (samples,), [s]."""
+    layers = CacheLayout(found.model.layers, seat.precision.kv, found.engine.hybrid_kv_manager)
+    tokens = found.load.new + found.load.cached
+    way = transfer_between(layers, seat, seat, tokens, constants) or transfer_between(
+        layers, seat, seat, tokens, constants, 0.0
+    )
+    assert way is not None  # every chip has a scale-up link
+    return way.seconds
 
 
 def _costs(rows: Rows, rate: Vector, wanted: Vector, seconds: Vector, found: Search) -> Vector:
@@ -123,7 +153,7 @@ def _distinct_seats(rows: Rows, usable: list[int], cost: Vector) -> list[int]:
     for i in sorted(usable, key=lambda i: cost[i]):
         if all(rows.seats[i] is not rows.seats[k] for k in kept):
             kept.append(i)
-    return kept[:SEATS]
+    return kept[:DECODE_SEATS]
 
 
 def _miss(screened: Screened, some: list[int]) -> str:
