@@ -18,6 +18,7 @@ from planner.serving.decode_batch import DecodeBatch
 from planner.serving.engine_limits import EngineLimits
 from planner.serving.prefix_cache import PrefixCache
 from planner.serving.progress import Progress
+from planner.serving.step_series import chunk_steps, steps_until
 from planner.serving.step_time import StepTime
 
 #: called with a request and its completion time [s]; gives requests to admit and their arrival times [s]
@@ -310,22 +311,13 @@ class Replica:
             limit = batch.steps_that_fit(self.free, min(limit, batch.steps_undisturbed()))
         base, slope, holds = self.step_time.decode(batch.size, batch.totals, batch.growths)
         limit = int(min(limit, holds))
-        prefill = self.step_time.prefill
-        if limit > 1 and until != math.inf:  # the last may reach beyond, and the first is the shortest
-            limit = min(limit, 1 + int((until - self.clock) / (base + prefill(batch.size, chunks))))
-        while limit > 1:
-            seconds = limit * base + slope * limit * (limit - 1) / 2
-            seconds += self.step_time.prefill_run(batch.size, chunks, limit)
-            beyond, ahead, last = self.clock + seconds - until, limit - 1, 0.0
-            if beyond > 0:
-                last = base + slope * ahead + prefill(batch.size, [(t, k + ahead * t) for t, k in chunks])
-            if beyond <= 0 or beyond < last:
-                for i, take in takes:
-                    self._fill(i, take * limit)
-                self._pass(limit, seconds)
-                return True
-            limit = min(limit - 1, 1 + int(limit * (until - self.clock) / seconds))
-        return False
+        limit, seconds = chunk_steps(self.step_time, batch.size, chunks, until - self.clock, base, slope, limit)
+        if limit < 2:
+            return False
+        for i, take in takes:
+            self._fill(i, take * limit)
+        self._pass(limit, seconds)
+        return True
 
     def _mixed_step(self, admit: bool) -> None:
         """One step with prefill chunks; admits from the queue while budget, slots and blocks last."""
@@ -397,26 +389,3 @@ class Replica:
         if self.follow is not None:
             for arrival, j in self.follow(i, self.clock):
                 self.submit(arrival, j)
-
-
-def steps_until(wait: float, base: float, slope: float, limit: int) -> int:
-    """Fewest steps whose time reaches ``wait`` [s], of times base, base + slope, … [s]; 1 to ``limit``.
-
-    Source: the positive root of the series' quadratic.
-
-    >>> steps_until(0.35, 0.1, 0.0, 100), steps_until(0.35, 0.1, 0.1, 100)
-    (4, 3)
-    """
-    if wait <= base:
-        return 1
-    if slope > 0:
-        half = base - slope / 2
-        guess = (math.sqrt(half * half + 2 * slope * wait) - half) / slope
-    else:
-        guess = wait / base if base > 0 else limit
-    if guess >= limit + 1:
-        return limit
-    k = max(1, min(limit, math.ceil(guess) - 1))
-    while k < limit and k * base + slope * k * (k - 1) / 2 < wait:
-        k += 1
-    return k
