@@ -14,6 +14,7 @@ from planner.hardware.accelerator import Accelerator
 from planner.hardware.acceptance import load_acceptance
 from planner.hardware.database import Database
 from planner.hardware.offload import load_offload
+from planner.hardware.transfer import load_transfer
 
 #: bf16 FLOP per byte of memory traffic of parts people serve with
 RIDGE = (20.0, 700.0)
@@ -53,6 +54,7 @@ def check_database(database: Database) -> list[Problem]:
         prices = database.prices.rows
         # read too, so that a mistake in them is found here
         _ = (database.engines, database.defaults, database.assumptions, load_acceptance(), load_offload(database.root))
+        _ = load_transfer(database.root)
     except InputError as error:
         return [Problem(error.file or "", error.key or "", str(error))]
     problems: list[Problem] = []

@@ -41,8 +41,6 @@ def parse_transfer(document: Document) -> KvTransfer:
     efficiency, latency = found["efficiency"][0], found["latency"][0]
     if not 0 < efficiency <= 1:
         raise document.error(("efficiency", "value"), f"is {efficiency:g}", "above 0, at most 1")
-    if latency < 0:
-        raise document.error(("latency", "value"), f"is {latency:g}", "0 or more")
     return KvTransfer(efficiency, latency, tuple((name, source) for name, (_, source) in found.items()))
 
 

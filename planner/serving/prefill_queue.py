@@ -98,14 +98,16 @@ def gathered_rounds(times: PromptTimes, rate: Matrix, group: float, arrival_cv2:
     side = np.minimum(1.0, group / times.ranks)
     first = np.maximum(side * times.mean(times.alone - times.rank - times.stage * times.data), 0.0)
     mean, second = times.mean(work), times.mean(work**2)
-    scatter = np.maximum(second - mean**2, 0.0) * group**2
+    whole, square = group * mean, group**2 * second
+    scattered = square + (arrival_cv2 - 1) * whole**2  # counts vary by arrival_cv2 of their mean
     rho = np.minimum(rate * mean, 1 - LEAST_IDLE)
     groups = rate / group
     none = np.ones_like(rho)
     length = variance = rho
     for _ in range(ITERATIONS):
-        length = (first + none * group * mean) / (1 - rho)
-        variance = (groups * length * (scatter + arrival_cv2 * (group * mean) ** 2) + none * scatter) / (1 - rho**2)
+        length = (first + none * whole) / (1 - rho)
+        moment = first * (2 * length - first) + groups * length * scattered + none * square
+        variance = np.maximum(moment / (1 - rho**2) - length**2, 0.0)
         shape = length**2 / np.maximum(variance, 1e-12 * length**2)
         none = 0.5 * none + 0.5 * (1 + groups * length / shape) ** -shape
     tokens = np.average(times.tokens, weights=times.weights)

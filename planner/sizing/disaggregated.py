@@ -217,7 +217,7 @@ class _Sizing:
             for slo in limits:
                 got = percentiles(ends, load.class_weights(slo.class_name)).statistic(slo.statistic)
                 broken = np.maximum(broken, got / slo.limit_s)
-            now = _Fleet(rate, serving[0], serving[1], broken, ends, self._gpus(serving))
+            now = _Fleet(rate, serving[0], serving[1], broken, np.full_like(rate, share), ends, self._gpus(serving))
             best = now if best is None else best.where(best.broken <= 1, now)
             if np.all(best.broken <= 1):
                 break
@@ -273,7 +273,8 @@ class _Sizing:
                 base = int(serving[i, 0])
                 spares, one, mine = self._spares(base), rows.take([i]), at.row(i)
                 value = objective_value((base + spares) * int(rows.devices[i, 0]), one, mine, workload)
-                pools.append(Sized(one, mine, base + spares, spares, float(most[i, 0]), value))
+                most_here = float(most[i, 0] * fleet.share[i, 0])
+                pools.append(Sized(one, mine, base + spares, spares, most_here, value))
             whole = LatencyCurve(*(getattr(curve, n)[i : i + 1] for n in ("mean", "p50", "p95", "p99")))
             value = objective_value(gpus, pools[1].rows, replace(pools[1].served, e2e=whole), workload)
             pairs.append(Pair(pools[0], pools[1], ways[i], float(fleet.rate[i, 0]), whole, value))
@@ -282,12 +283,16 @@ class _Sizing:
 
 @dataclass(frozen=True)
 class _Fleet:
-    """Pairs with serving replicas, all (pairs, 1): ``rate`` of sequences [1/s], ``broken`` limits end to end [1]."""
+    """Pairs with serving replicas, all (pairs, 1): ``rate`` of sequences [1/s], ``broken`` limits end to end [1].
+
+    ``share`` [1] of their highest rates the pools may run at for those.
+    """
 
     rate: Matrix
     prefill: Matrix
     decode: Matrix
     broken: Matrix
+    share: Matrix
     ends: Matrix
     gpus: Vector
 
@@ -298,6 +303,7 @@ class _Fleet:
             np.where(mine, self.prefill, other.prefill),
             np.where(mine, self.decode, other.decode),
             np.where(mine, self.broken, other.broken),
+            np.where(mine, self.share, other.share),
             np.where(mine, self.ends, other.ends),
             np.where(mine[:, 0], self.gpus, other.gpus),
         )

@@ -149,8 +149,54 @@ class Retention(Result):
     statement: str = ""
 
 
+class DisaggregatedPool(Result):
+    """Replicas that only prefill, or only decode."""
+
+    replicas: int  # serving replicas plus spares
+    spare_replicas: int
+    gpus_per_replica: int
+    tensor_parallel: int
+    pipeline_parallel: int
+    data_parallel: int
+    expert_parallel: int
+    max_batch: int  # prompts or sequences per replica (max-num-seqs)
+    mean_batch: float
+    utilisation: float  # share of the rate a replica can sustain for ever
+
+
+class Transfer(Result):
+    """A prompt's cache on its way from a prefill to a decode replica."""
+
+    bytes_per_token: float  # of all ranks of the decode side, at the mean prompt
+    seconds_per_token: float
+    latency_s: float  # of each transfer besides
+    mean_prompt_s: float  # all of it, of a mean prompt
+
+
+class Disaggregation(Result):
+    """Prompts and answers in pools of their own: the best such candidate, whether or not the plan is it."""
+
+    accelerator: str
+    prefill: DisaggregatedPool
+    decode: DisaggregatedPool
+    transfer: Transfer
+    speculation: str  # method@draft tokens of the decode pool, or none
+    latency: Latency
+    latency_source: Literal["closed form", "simulated"]
+    busy: tuple[float, float] | None = None  # share of time in steps of both pools, where simulated
+    gpus: int  # of both pools, spares included
+    usd_per_hour: float
+    max_requests_per_second: float  # of both pools inside the limits (spares excluded)
+    against_aggregated: float | None  # cost over that of the best plan whose replicas do both
+    statement: str
+
+
 class Plan(Result):
-    """What to buy and how to run it."""
+    """What to buy and how to run it.
+
+    Of a disaggregated plan replicas, layout, batch and memory are the decode pool's; accelerators, cost,
+    latency, throughput and power those of both pools.
+    """
 
     accelerator: str
     gpus: int

@@ -258,6 +258,14 @@ class EngineTable(Table):
     )
 
 
+class Serving(Table):
+    """Whether replicas do both, prefill and decode, or each has a pool of its own."""
+
+    mode: Literal["auto", "aggregated", "disaggregated"] = Field(
+        "auto", description="One kind of replica, two, or whichever the objective prefers"
+    )
+
+
 class Reliability(Table):
     """Room for failures and growth."""
 
@@ -307,5 +315,6 @@ class WorkloadFile(Table):
     hardware: Hardware = Field(Hardware(), description="Accelerators and prices")
     parallelism: Parallelism = Field(Parallelism(), description="Restrict the layouts")
     engine: EngineTable = Field(EngineTable(), description="Inference engine")
+    serving: Serving = Field(Serving(), description="One kind of replica, or pools for prefill and decode")
     reliability: Reliability = Field(Reliability(), description="Spares and headroom")
     objective: Objective = Field(Objective(), description="What to minimise")

@@ -18,6 +18,7 @@ from planner.workload.schema import (
     Parallelism,
     Precision,
     Reliability,
+    Serving,
     Speculation,
     Subagents,
 )
@@ -152,6 +153,7 @@ class Workload:
     objective: Objective
     assumptions: tuple[tuple[str, str, str], ...]
     resolved: dict[str, Any]
+    serving: Serving = field(default_factory=Serving)
 
     @cached_property
     def moments(self) -> Moments:
