@@ -141,7 +141,68 @@ def equation_pages() -> dict[str, str]:
     return pages
 
 
+FIGURES = {
+    "tpot": "mean TPOT, over requests",
+    "itl": "mean time between tokens, over tokens",
+    "p99_occupancy": "p99 of sequences decoding",
+    "ttft_p95": "p95 TTFT",
+}
+
+
+def closed_forms_page() -> str:
+    """The closed forms beside the simulator, from the file its benchmark wrote."""
+    from bench import closed_forms as b
+    from planner.serving import validity
+
+    points = b.read()
+    cases = {(p.workload, p.accelerator, p.layout, p.drafting) for p in points}
+    flagged = [p for p in points if p.simulated_only]
+    lines = [
+        "# Closed forms against the simulator", "",
+        "Generated from `bench/data/closed_forms.csv`, which `python -m bench.closed_forms` writes.", "",
+        f"{len(points)} points: {len(cases)} replicas under {len({p.workload for p in points})} workloads on "
+        f"{len({p.accelerator for p in points})} accelerators, at 20, 40, 60 and 80 % of the rate at which their",
+        "slots or prefill saturate or the tail of the cache fills its memory. Each is simulated with "
+        f"{b.SEEDS} to {b.MOST_SEEDS} seeds,",
+        "the first fifth of every run left out. TPOT is compared with the mean over requests, as benchmark tools print",
+        "it, and with the mean over tokens. Sequences are counted over time; as they are few, the quantile is read",
+        "with every whole number spread evenly over the unit around it, on both sides.", "",
+        "| figure | tolerance | points | within it | median error | worst | where |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, title in FIGURES.items():
+        held, good = b.held(points, name), b.within(points, name)
+        sizes = sorted(abs(b.error(p, name)) for p in held)
+        worst = max(held, key=lambda p: abs(b.error(p, name)))
+        lines.append(
+            f"| {title} | {b.TOLERANCE[name]:.0%} | {len(held)} | {len(good)} ({len(good) / len(held):.0%}) "
+            f"| {sizes[len(sizes) // 2]:.1%} | {b.error(worst, name):+.1%} "
+            f"| {worst.workload}, {worst.accelerator} {worst.layout}, {worst.utilisation:.0%} |"
+        )
+    widest = {name: max(getattr(p, f"{name}_half_width") for p in points) for name in FIGURES}
+    rule = (validity.simulated_only.__doc__ or "").split("\n\n")[1]
+    lines += [
+        "", f"p95 TTFT of {len(flagged)} points is left to the simulation. " + " ".join(rule.split()), "",
+        "Half of the widest 95 % interval of a simulated figure: "
+        + ", ".join(f"{FIGURES[name]} {x:.1%}" for name, x in widest.items()) + ".", "",
+        "| workload | accelerator | layout | drafting | load | prefill | TPOT | simulated | error | over tokens "
+        "| p99 seq. | simulated | error | p95 TTFT | simulated | error |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for p in points:
+        name = f"{p.workload} | {p.accelerator} | {p.layout} | {p.drafting}"
+        ttft = "simulated only" if p.simulated_only else f"{b.error(p, 'ttft_p95'):+.1%}"
+        lines.append(
+            f"| {name} | {p.utilisation:.0%} | {p.prefill_share:.0%} "
+            f"| {p.tpot * 1e3:.1f} ms | {p.tpot_simulated * 1e3:.1f} ms | {b.error(p, 'tpot'):+.1%} "
+            f"| {b.error(p, 'itl'):+.1%} | {p.p99_occupancy:.1f} | {p.p99_occupancy_simulated:.1f} "
+            f"| {b.error(p, 'p99_occupancy'):+.1%} | {p.ttft_p95 * 1e3:.0f} ms | {p.ttft_p95_simulated * 1e3:.0f} ms "
+            f"| {ttft} |"
+        )
+    return "\n".join(lines)
+
+
 PAGES = {
+    "closed-forms.md": closed_forms_page,
     "reference/cli.md": cli_page,
     "reference/workload.md": workload_page,
     "reference/result.md": result_page,
