@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from planner.errors import InputError
@@ -205,6 +205,7 @@ class PiecewiseStepTime(StepTime):
     matmul: Table = ZERO
     experts: Table = ZERO
     prompt: PromptAttention | None = None
+    _known: dict[tuple[int, int, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def _by_kind(self) -> tuple[Branch, tuple[tuple[Branch, ...], ...]]:
@@ -258,13 +259,20 @@ class PiecewiseStepTime(StepTime):
         return seconds
 
     def _matmuls(self, batch: int, chunks: Sequence[tuple[int, int]]) -> float:
+        total, longest = sum(t for t, _ in chunks), max(t for t, _ in chunks)
+        known = self._known.get((batch, total, longest))
+        if known is not None:
+            return known
         rank = max(batch / self.ranks, 1.0) * self.queries if batch else 0.0
         stage = rank * self.data
         matmul, experts = self.matmul.at, self.experts.at
-        total = sum(t for t, _ in chunks)
-        busiest = max(max(t for t, _ in chunks), total / self.ranks)
+        busiest = max(longest, total / self.ranks)
         seconds = matmul(rank + busiest) - matmul(rank)
-        return seconds + experts(stage + max(busiest, total * self.data / self.ranks)) - experts(stage)
+        seconds += experts(stage + max(busiest, total * self.data / self.ranks)) - experts(stage)
+        if len(self._known) > 4096:
+            self._known.clear()
+        self._known[batch, total, longest] = seconds
+        return seconds
 
     def _busiest(self, each: Sequence[float]) -> float:
         return max(max(each), sum(each) / self.ranks)
