@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
+
+from planner.sizing.frozen_result import Result
+from planner.sizing.retention_result import Retention
 
 SCHEMA_VERSION = "1.0"
-
-
-class Result(BaseModel):
-    """Frozen, and closed against unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Percentiles(Result):
@@ -64,7 +61,7 @@ class Speculation(Result):
     acceptance_length: float  # tokens per verification step, the bonus token included
     speedup: float  # of time per output token at the plan's operating point
     margin: float  # speedup of the best method considered, minus one, minus the required margin
-    considered: dict[str, float] = {}  # method@k -> speedup at the plan's batch
+    considered: dict[str, float] = Field(default_factory=dict)  # method@k -> speedup at the plan's batch
 
 
 class Memory(Result):
@@ -112,41 +109,6 @@ class Simulated(Result):
     ttft_p95_band_s: tuple[float, float] | None  # with steps shorter and longer by step_time_error
     step_time_error: float
     closed_form: Latency  # what the closed forms said of the same operating point
-
-
-class RetentionTier(Result):
-    """Memory behind the accelerator's own that holds idle contexts, with the tiers before it."""
-
-    name: str
-    capacity_bytes_per_gpu: float
-    bandwidth_bytes_per_s: float  # of one accelerator
-    hit_ratio: float  # share of returning turns that find their context here and in no faster tier
-    reload_s: float  # of a mean context
-    wins: Literal["reload", "recompute"]
-    extra_ttft_s: float  # per turn, with this tier and the ones before it
-    source: str
-
-
-class Retention(Result):
-    """What a serving replica keeps of the contexts of idle sessions, at peak."""
-
-    sessions_per_replica: float
-    turns_per_second_per_replica: float
-    context_tokens: float  # a returning turn had before, what all sessions share aside
-    kv_tokens: float  # per replica
-    active_kv_tokens: float  # of sequences in service, per replica
-    idle_kv_tokens: float  # left for idle sessions, per replica
-    kept_s: float | None  # how long an idle context stays; None: nothing is ever evicted
-    hit_ratio: float  # share of turns returning before the ttl that find their context in device memory
-    planned_hit_ratio: float  # what the plan was priced with
-    cached_fraction: float  # of input tokens
-    cached_fraction_without_eviction: float
-    keep_warm_tokens: float  # idle contexts to hold for 99 % hits, per replica
-    keep_warm_more_bytes: float  # beyond what there is, all accelerators of a replica
-    recompute_s: float  # prefill of a returning turn's context
-    extra_ttft_s: float  # per turn, for contexts computed again, without any tier
-    tiers: tuple[RetentionTier, ...] = ()
-    statement: str = ""
 
 
 class DisaggregatedPool(Result):
@@ -292,7 +254,7 @@ class NearestMiss(Result):
     wanted: float
     got: float
     statement: str
-    configuration: dict[str, Any] = {}
+    configuration: dict[str, Any] = Field(default_factory=dict)
 
 
 class Assumption(Result):

@@ -1,4 +1,4 @@
-"""Whether the contexts of idle sessions are still cached, and a fleet sized by what really is."""
+"""Whether the contexts of idle sessions are still cached on a replica, and what keeping them would take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from planner.cost.prefill import PrefillModel
 from planner.cost.step import StepModel
-from planner.hardware import Database
 from planner.hardware.database import database_root
 from planner.hardware.offload import OffloadTier, load_offload, tiers_behind
 from planner.serving.cache_retention import (
@@ -24,10 +23,8 @@ from planner.serving.cache_retention import (
     tier_shares,
 )
 from planner.serving.pauses import Pause
-from planner.sizing.operating import join
-from planner.sizing.replica import ReplicaModel
-from planner.sizing.result import Retention, RetentionTier
-from planner.sizing.search import Search, Sized, actual_rate, objective_value, search
+from planner.sizing.retention_result import Retention, RetentionTier
+from planner.sizing.search import Search, Sized
 from planner.workload import Workload
 from planner.workload.joint import JointLengths
 from planner.workload.sessions import SessionModel, turn_lengths
@@ -36,17 +33,13 @@ Vector = npt.NDArray[np.float64]
 
 #: share of returning turns whose context a replica that keeps sessions warm still has
 WARM = 0.99
-#: how far a plan's hit ratio may stay below the one it was priced with
-TOLERANCE = 0.01
-#: searches with a hit ratio below the assumed one, at most
-ROUNDS = 3
 #: the shortest pause looked at [s]: no pause at all makes no division by zero
 SHORTEST_PAUSE = 1e-6
 HALVINGS = 60
 
 
 @dataclass(frozen=True)
-class _Contexts:
+class Contexts:
     """What turns leave behind and find again when nothing is evicted, [tokens]; ``returning`` share of turns [1]."""
 
     lengths: JointLengths
@@ -64,7 +57,8 @@ class _Contexts:
 
 
 @lru_cache(maxsize=8)
-def _contexts(session: SessionModel) -> _Contexts:
+def contexts_of(session: SessionModel) -> Contexts:
+    """Contexts of the sessions whose turns stand for all, [tokens]. Source: :func:`turn_lengths`."""
     lengths = turn_lengths(session)
     pause = Pause(max(session.pause_mean, SHORTEST_PAUSE), session.pause_cv if session.pause_mean > 0 else 0.0)
     ttl = np.inf if session.ttl is None else session.ttl
@@ -73,7 +67,7 @@ def _contexts(session: SessionModel) -> _Contexts:
     found = lengths.cached > pinned
     held = float((lengths.cached - pinned)[found].mean()) if found.any() else 0.0
     returning = min(1.0, float(found.mean()) / in_time) if in_time > 0 else 0.0
-    return _Contexts(
+    return Contexts(
         lengths, float((lengths.input + lengths.output).mean()), held, returning, session.pinned, pause, ttl, in_time
     )
 
@@ -87,7 +81,7 @@ def with_retention(workload: Workload, hit: float) -> Workload:
     session = workload.demand.session
     if session is None or hit >= 1:
         return workload
-    lengths = _contexts(session).lengths
+    lengths = contexts_of(session).lengths
     place = np.random.default_rng(len(lengths)).permutation(len(lengths))
     missed = (place + 0.5) / len(lengths) > hit
     cached = np.where(missed, np.minimum(session.pinned, lengths.cached), lengths.cached)
@@ -96,7 +90,7 @@ def with_retention(workload: Workload, hit: float) -> Workload:
     return replace(workload, classes=classes)
 
 
-def _assumed(workload: Workload, contexts: _Contexts, pinned: float) -> float:
+def _assumed(workload: Workload, contexts: Contexts, pinned: float) -> float:
     """Share of the contexts found in time that the workload takes as cached, [1]."""
     lengths, now = contexts.lengths, workload.classes[0].joint
     found = lengths.cached > np.minimum(pinned, lengths.cached)
@@ -106,7 +100,7 @@ def _assumed(workload: Workload, contexts: _Contexts, pinned: float) -> float:
 
 
 @dataclass(frozen=True)
-class _Room:
+class Room:
     """Of candidates, (m,) each: turns that end per second [1/s] on a replica, its cache and what is active [tokens]."""
 
     rate: Vector
@@ -116,11 +110,12 @@ class _Room:
 
     @property
     def idle(self) -> Vector:
+        """What is left for idle contexts, (m,), [tokens]. Source: definition."""
         return np.maximum(self.cache - self.active, 0.0)
 
 
-def _room(found: Search, candidates: Sequence[Sized], contexts: _Contexts) -> _Room:
-    """What the sequences of a replica need: those that decode, and those whose prompt waits or is prefilled."""
+def room_of(found: Search, candidates: Sequence[Sized], contexts: Contexts) -> Room:
+    """The sequences of a replica need: those that decode, and those whose prompt waits or is prefilled."""
     load = found.load
 
     def column(values: list[Any]) -> Vector:
@@ -133,10 +128,10 @@ def _room(found: Search, candidates: Sequence[Sized], contexts: _Contexts) -> _R
     prompt = float(np.average(load.new + load.cached, weights=load.weights)) - contexts.pinned
     cache = column([s.rows.kv_room / s.rows.kv_mean * load.context_mean for s in candidates])
     active = contexts.pinned + batch * max(each, 1.0) + waiting * max(prompt, 1.0)
-    return _Room(rate, cache, active, np.array([float(s.replicas - s.spares) for s in candidates]))
+    return Room(rate, cache, active, np.array([float(s.replicas - s.spares) for s in candidates]))
 
 
-def _hits(room: _Room, contexts: _Contexts) -> tuple[Vector, Vector]:
+def hits_of(room: Room, contexts: Contexts) -> tuple[Vector, Vector]:
     """Characteristic time [s], and share of the contexts that return in time and are still there, [1]."""
     kept = np.asarray(characteristic_time(contexts.idle(room.rate), room.idle), dtype=float)
     if contexts.in_time == 0 or contexts.returning == 0:
@@ -144,7 +139,7 @@ def _hits(room: _Room, contexts: _Contexts) -> tuple[Vector, Vector]:
     return kept, np.asarray(contexts.pause.cdf(np.minimum(kept, contexts.ttl))) / contexts.in_time
 
 
-def _horizon(contexts: _Contexts, hit: float) -> float:
+def horizon_for(contexts: Contexts, hit: float) -> float:
     """How long contexts must be kept for a hit ratio [1], [s]: the quantile of pauses that end in time."""
     wanted = hit * contexts.in_time
     low, high = np.log(SHORTEST_PAUSE / 2), np.log(min(contexts.ttl, contexts.pause.mean * 1e6))
@@ -167,14 +162,14 @@ def retention(found: Search, sized: Sized, tiers: Mapping[str, OffloadTier] | No
     session, users = workload.demand.session, workload.demand.concurrent_users
     if session is None or users is None:
         return None
-    contexts = _contexts(session)
-    room = _room(found, [sized], contexts)
-    kept, hits = (float(v[0]) for v in _hits(room, contexts))
+    contexts = contexts_of(session)
+    room = room_of(found, [sized], contexts)
+    kept, hits = (float(v[0]) for v in hits_of(room, contexts))
     idle = contexts.idle(float(room.rate[0]))
     seat, serving = sized.seat, float(room.serving[0])
     token = float(sized.rows.kv_mean[0, 0]) / found.load.context_mean  # bytes on one accelerator of its rank
     ranks, devices = float(np.asarray(seat.layout.data)), float(np.asarray(seat.layout.devices))
-    warm = float(resident_tokens(idle, _horizon(contexts, WARM)))
+    warm = float(resident_tokens(idle, horizon_for(contexts, WARM)))
     recompute = _recompute_seconds(found, sized, contexts)
     behind = tiers_behind(seat.accelerator, load_offload(database_root()) if tiers is None else tiers)
     listed, extra = _tiers(contexts, idle, float(room.idle[0]), hits, behind, token, ranks, recompute)
@@ -203,7 +198,7 @@ def retention(found: Search, sized: Sized, tiers: Mapping[str, OffloadTier] | No
     return result.model_copy(update={"statement": _statement(result, warm * token / ranks)})
 
 
-def _recompute_seconds(found: Search, sized: Sized, contexts: _Contexts) -> float:
+def _recompute_seconds(found: Search, sized: Sized, contexts: Contexts) -> float:
     """Prefill of a returning turn's context after what is pinned, on one rank, [s]."""
     seat = sized.seat
     step = StepModel(found.model, seat.precision.formats, seat.precision.kv, found.constants.draft_independence)
@@ -213,7 +208,7 @@ def _recompute_seconds(found: Search, sized: Sized, contexts: _Contexts) -> floa
 
 
 def _tiers(
-    contexts: _Contexts,
+    contexts: Contexts,
     idle: list[IdleContexts],
     room: float,
     hits: float,
@@ -254,7 +249,7 @@ def _tiers(
     return tuple(listed), waits(np.array([hits, 1 - hits]))
 
 
-def _in_time(contexts: _Contexts, shares: Vector, hits: float) -> Vector:
+def _in_time(contexts: Contexts, shares: Vector, hits: float) -> Vector:
     """Shares of the turns that return before their ttl, the last one being nowhere, (tiers + 1,), [1]."""
     if contexts.in_time == 0 or contexts.returning == 0:
         return np.array([hits, *np.zeros(len(shares) - 1)])
@@ -263,111 +258,22 @@ def _in_time(contexts: _Contexts, shares: Vector, hits: float) -> Vector:
 
 
 def _statement(found: Retention, warm_bytes_per_gpu: float) -> str:
-    said = f"Of the turns that return {found.hit_ratio:.3g} find their context still cached"
-    said = said.replace(f"{found.hit_ratio:.3g}", f"{found.hit_ratio:.0%}")
+    said = f"Of the turns that return, {found.hit_ratio:.0%} find their context still cached"
     if found.keep_warm_more_bytes <= 0:
-        return f"{said}; {found.idle_kv_tokens:.3g} tokens are free for idle sessions on each replica."
-    said += f"; keeping {WARM:.0%} would take {found.keep_warm_more_bytes / 1e9:.3g} GB more per replica"
-    host = found.tiers[0] if found.tiers else None
-    if host is None:
-        return f"{said}."
-    verb = "reloads" if host.wins == "reload" else "would reload"
-    said += (
-        f", or {warm_bytes_per_gpu / 1e9:.3g} GB of host memory per accelerator, which {verb} "
-        f"{found.context_tokens:.3g} tokens in {host.reload_s:.2g} s at {host.bandwidth_bytes_per_s / 1e9:.3g} GB/s"
+        return f"{said}: {found.idle_kv_tokens:,.0f} tokens of each replica's memory are left for idle sessions."
+    said += f"; keeping {WARM:.0%} would take {_gigabytes(found.keep_warm_more_bytes)} more per replica"
+    again = f"computing them again takes {found.recompute_s:.2g} s"
+    if not found.tiers:
+        return f"{said}; {again}."
+    host = found.tiers[0]
+    there = host.capacity_bytes_per_gpu
+    limit = f" (a usual server has {_gigabytes(there)})" if there < warm_bytes_per_gpu else ""
+    return (
+        f"{said}, or {_gigabytes(warm_bytes_per_gpu)} of host memory per accelerator{limit}, which gives "
+        f"{round(found.context_tokens, -2):,.0f} tokens back in {host.reload_s:.2g} s at "
+        f"{host.bandwidth_bytes_per_s / 1e9:.3g} GB/s; {again}, so {host.wins} wins."
     )
-    return f"{said}; computing them again takes {found.recompute_s:.2g} s."
 
 
-def search_with_retention(workload: Workload, database: Database, **options: Any) -> tuple[Search, Retention | None]:
-    """The search at a hit ratio its best candidate really has, and what that keeps; units as in both.
-
-    First with every context cached, then with the share the best candidate keeps, until both agree.
-    Each time candidates get the replicas that keep the share they are priced with; the cheapest round
-    wins, so contexts are kept warm by more replicas where that is cheaper than computing them again.
-    ``options`` as of :func:`planner.sizing.search.search`, whose answer it is without sessions.
-
-    Source: fixed-point iteration; :func:`retention`.
-    """
-    first = search(workload, database, **options)
-    session = workload.demand.session
-    if session is None or not first.found:
-        return first, None
-    contexts = _contexts(session)
-    rounds = [first]
-    tried: list[tuple[float, float]] = []  # share priced with, share the best candidate has
-    hit = 1.0
-    while rounds[-1].found:
-        tried.append((hit, _hit_of_best(rounds[-1], contexts)))
-        rounds[-1] = keeping(rounds[-1], hit)
-        if abs(tried[-1][1] - hit) <= TOLERANCE or len(tried) > ROUNDS:
-            break
-        hit = _next(tried)
-        rounds.append(search(with_retention(workload, hit), database, **options))
-    held = [r for r in rounds if r.found]
-    if not held:  # contexts take more accelerators than allowed, and without them a limit breaks
-        return rounds[-1], None
-    chosen = min(held, key=lambda r: r.found[0].objective)
-    return chosen, retention(chosen, chosen.found[0], load_offload(database.root))
-
-
-def _next(tried: Sequence[tuple[float, float]]) -> float:
-    """The share to price with next: where the share kept meets it, by the secant once it is between two."""
-    high, above = min(t for t in tried if t[1] < t[0])
-    below = [t for t in tried if t[1] >= t[0]]
-    if not below:
-        return above
-    low, kept = max(below)
-    return low + (high - low) * (kept - low) / (kept - low + high - above)
-
-
-def _hit_of_best(found: Search, contexts: _Contexts) -> float:
-    return float(_hits(_room(found, found.found[:1], contexts), contexts)[1][0])
-
-
-def keeping(found: Search, hit: float) -> Search:
-    """The search with as many replicas of every candidate as keep a share ``hit`` [1] of idle contexts.
-
-    Those that would need more accelerators than allowed are left out. Source: :func:`retention`.
-    """
-    session = found.workload.demand.session
-    if session is None or not found.found or hit <= TOLERANCE:
-        return found
-    contexts = _contexts(session)
-    horizon = _horizon(contexts, hit)
-    candidates = list(found.found)
-    for _ in range(3):
-        room = _room(found, candidates, contexts)
-        needed = room.active + np.asarray(resident_tokens(contexts.idle(room.rate), horizon))
-        short = np.flatnonzero(_hits(room, contexts)[1] < hit - TOLERANCE)
-        if not len(short):
-            break
-        # what is pinned is on every replica, the rest is shared out
-        shared = room.serving * (needed - contexts.pinned) / np.maximum(room.cache - contexts.pinned, 1.0)
-        enough = np.maximum(np.ceil(shared), room.serving + 1)
-        for i, one in zip(short, _resized(found, [candidates[i] for i in short], enough[short]), strict=True):
-            candidates[i] = one
-    room = _room(found, candidates, contexts)
-    holds = _hits(room, contexts)[1] >= hit - TOLERANCE
-    most = found.workload.hardware.max_gpus or np.inf
-    kept = [s for s, ok in zip(candidates, holds, strict=True) if ok and s.gpus <= most]
-    left = {s.seat.accelerator.name for s in candidates} - {s.seat.accelerator.name for s in kept}
-    reason = f"keeps less than {hit:.0%} of idle contexts within the accelerators allowed"
-    rejected = {**found.rejected, **dict.fromkeys(left, reason)}
-    kept.sort(key=lambda s: round(s.objective, 6))
-    return replace(found, found=tuple(kept), rejected=rejected)
-
-
-def _resized(found: Search, candidates: Sequence[Sized], serving: Vector) -> list[Sized]:
-    """:func:`planner.sizing.confirm.resized` of many at once; their highest rates stay as they are."""
-    rows = join([s.rows for s in candidates])
-    model = ReplicaModel(rows, found.load, found.workload.slo, found.constants)
-    rate = actual_rate(model, model.limit, serving[:, None], found.workload, found.load)
-    served = model.serve(rate)
-    sized = []
-    for i, s in enumerate(candidates):
-        total = int(serving[i]) + s.spares
-        mine = served.row(i)
-        value = objective_value(total * int(s.rows.devices[0, 0]), s.rows, mine, found.workload)
-        sized.append(replace(s, served=mine, replicas=total, objective=value))
-    return sized
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.0f} GB" if size >= 10e9 else f"{size / 1e9:.2g} GB"
