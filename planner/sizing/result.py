@@ -185,6 +185,8 @@ class Plan(Result):
     simulated: Simulated | None = None
     sharing: Sharing | None = None
     retention: Retention | None = None
+    serving: Literal["aggregated", "disaggregated"] = "aggregated"  # do replicas both prefill and decode
+    disaggregation: Disaggregation | None = None
 
 
 class BytesPerStep(Result):
