@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference_loop import run_step_by_step
 from test_simulator import H100_8B, SPARSE, poisson, with_prefixes
@@ -288,9 +288,15 @@ def test_answers_are_a_run_of_prefilled_prompts() -> None:
     assert sum(r.preemptions for r in first.records) == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), rate=st.floats(1, 40), budget=st.sampled_from([48, 128, 1024]),
        spare=st.integers(0, 3000), block=st.sampled_from([1, 16, 64]), levels=st.integers(1, 2))  # fmt: skip
+@example(
+    seed=8810, rate=10, budget=48, spare=2228, block=1, levels=2
+)  # both at once: newcomers beside a recomputation,
+@example(seed=341, rate=3, budget=48, spare=1627, block=1, levels=1)  # a long one alone,
+@example(seed=7370, rate=10, budget=64, spare=1632, block=1, levels=1)  # and room for a prompt but not its first step
+@example(seed=3949, rate=10, budget=64, spare=2525, block=16, levels=1)
 def test_prefilled_prompts_and_recomputed_ones(
     seed: int, rate: float, budget: int, spare: int, block: int, levels: int
 ) -> None:
