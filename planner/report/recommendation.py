@@ -20,6 +20,10 @@ def recommendation_blocks(result: Recommendation) -> list[Block]:
     else:
         assert result.why is not None
         blocks += plan_blocks(result.plan, result.workload)
+        if result.plan.disaggregation is not None:
+            from planner.report.disaggregation import disaggregation_blocks
+
+            blocks += disaggregation_blocks(result.plan.disaggregation, result.plan.serving == "disaggregated")
         blocks += _why_blocks(result.plan, result.why)
         if result.what_would_change:
             blocks += [Heading("What would change it"), *(Text(f"- {t}") for t in result.what_would_change)]
@@ -86,6 +90,8 @@ def plan_blocks(plan: Plan, workload: dict[str, Any]) -> list[Block]:
     ]  # fmt: skip
     if plan.simulated is not None:
         rows.append(("Simulated", _simulated_text(plan)))
+    if plan.retention is not None:
+        rows.append(("Sessions", plan.retention.statement))
     if plan.sharing is not None:
         rows.append(("Subagents", _sharing_text(plan)))
     return [

@@ -10,6 +10,7 @@ import numpy as np
 
 from planner.hardware import Database
 from planner.sizing.confirm import Confirmation, confirm, with_band
+from planner.sizing.disaggregated_plan import consider_disaggregation
 from planner.sizing.plan import build_plan, build_why
 from planner.sizing.result import (
     Alternative,
@@ -47,46 +48,69 @@ def recommend(
 
     Source: :func:`planner.sizing.search.search`. Units as in the result.
     """
-    found = search(workload, database, gpus=gpus, price_overrides=price_overrides, models=models)
+    found = find(workload, database, gpus=gpus, price_overrides=price_overrides, models=models)
     if statistics is not None:
         statistics["points"] = float(found.points)
-    if not found.found:
+    confirmed: Confirmation | None = None
+    if simulate and found.found and workload.serving.mode != "disaggregated":
+        found, confirmed = confirm_best(found)
+    together = _aggregated(found, confirmed) if found.found else None
+    choice = consider_disaggregation(found, together, simulate=simulate)
+    found, plan = choice.found, choice.plan
+    if plan is None:
         return Recommendation(
             workload=workload.resolved,
             plan=None,
             why=None,
             alternatives=_rejected(found),
             assumptions=_assumptions(found),
-            warnings=_warnings(found, None),
+            warnings=_warnings(found, None) + choice.notes,
             nearest_miss=_nearest_miss(found),
         )
-    confirmed: Confirmation | None = None
-    if simulate:
-        found, confirmed = confirm_best(found)
-    best = found.found[0]
-    plan = build_plan(found, best)
-    if confirmed is not None:
-        plan = plan.model_copy(
-            update={
-                "latency": confirmed.measured.latency(),
-                "latency_source": "simulated",
-                "verdict": confirmed.verdict,
-                "mean_batch": confirmed.measured.mean_batch,
-                "simulated": confirmed.simulated,
-            }
-        )
-    why = build_why(found, best)
-    if confirmed is not None and confirmed.binding is not None:
-        why = why.model_copy(update={"binding_constraint": f"{confirmed.binding} (simulated)"})
+    why = choice.why or build_why(found, found.found[0])
+    notes = choice.notes
+    if choice.why is None and confirmed is not None:
+        notes = (*confirmed.notes, *notes)
+        if confirmed.binding is not None:
+            why = why.model_copy(update={"binding_constraint": f"{confirmed.binding} (simulated)"})
     return Recommendation(
         workload=workload.resolved,
         plan=plan,
         why=why,
         alternatives=alternatives(found, top=top),
         assumptions=_assumptions(found),
-        warnings=_warnings(found, plan) + (confirmed.notes if confirmed else ()),
+        warnings=_warnings(found, plan) + notes,
         what_would_change=_what_would_change(found, plan),
     )
+
+
+def find(workload: Workload, database: Database, **options: Any) -> Search:
+    """The search; of agent sessions, with contexts as they stay cached. Options as in :func:`search`."""
+    if workload.demand.session is None:
+        return search(workload, database, **options)
+    from planner.sizing.retention_search import search_with_retention
+
+    return search_with_retention(workload, database, **options)[0]
+
+
+def _aggregated(found: Search, confirmed: Confirmation | None) -> Plan:
+    """The plan of the first candidate, with what the simulation and the cache of sessions say of it."""
+    best = found.found[0]
+    plan = build_plan(found, best)
+    update: dict[str, Any] = {}
+    if confirmed is not None:
+        update |= {
+            "latency": confirmed.measured.latency(),
+            "latency_source": "simulated",
+            "verdict": confirmed.verdict,
+            "mean_batch": confirmed.measured.mean_batch,
+            "simulated": confirmed.simulated,
+        }
+    if found.workload.demand.session is not None:
+        from planner.sizing.retention import retention
+
+        update["retention"] = retention(found, best)
+    return plan.model_copy(update=update) if update else plan
 
 
 def confirm_best(found: Search) -> tuple[Search, Confirmation]:
@@ -128,7 +152,7 @@ def compare_on_workload(
 
     Arguments and units as in :func:`recommend`. Source: :func:`planner.sizing.search.search`.
     """
-    found = search(workload, database, gpus=gpus, price_overrides=price_overrides, models=models)
+    found = find(workload, database, gpus=gpus, price_overrides=price_overrides, models=models)
     return alternatives(found, top=None, with_best=True)
 
 

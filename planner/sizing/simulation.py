@@ -12,10 +12,10 @@ from planner.serving.requests import RequestRecord
 from planner.serving.statistics import Columns, columns, verdict
 from planner.sizing.confirm import traffic_for
 from planner.sizing.plan import build_plan, max_batch
-from planner.sizing.recommend import confirm_best
+from planner.sizing.recommend import confirm_best, find
 from planner.sizing.replica_simulation import EDGE, Traffic, draw_traffic, latency_of, replay_traffic, run_traffic
 from planner.sizing.result import ClassLatency, Pool, Simulation
-from planner.sizing.search import Search, Sized, search
+from planner.sizing.search import Search, Sized
 from planner.workload import Workload
 from planner.workload.traces import Trace
 
@@ -46,7 +46,7 @@ def simulate_plan(
 
     Source: :func:`planner.serving.fleet.simulate_fleet`.
     """
-    found = search(workload, database, gpus=gpus, price_overrides=price_overrides, models=models)
+    found = find(workload, database, gpus=gpus, price_overrides=price_overrides, models=models)
     if not found.found:
         raise NoPlanError("no feasible plan to simulate")
     found, _ = confirm_best(found)
