@@ -8,7 +8,7 @@ from dataclasses import dataclass
 WORKLOADS = {
     "bursty-chat": """
         model = "meta-llama/Llama-3.1-8B-Instruct"
-        demand = { requests_per_second = 20, arrival_cv = 2.0 }
+        demand = { requests_per_second = 0.001, arrival_cv = 2.0 } # all of it on one replica
         context = { mean = 900, cv = 1.0 }
         answer = { mean = 220, cv = 0.9 }
     """,

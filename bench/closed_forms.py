@@ -160,7 +160,7 @@ def closed_forms(case: Case, rate: float) -> dict[str, float | int | bool]:
     work, second = sized.rows.work[0, 0], sized.rows.work_second[0, 0]
     figures = {
         "prefill_share": float(served.prefill_utilisation[0, 0]),
-        "arrivals": found.load.fan_out * found.load.arrival_cv2,
+        "arrivals": found.load.fan_out * float(found.load.arrival_cv2(rate)),
         "prompt_cv": float(np.sqrt(max(second / work**2 - 1, 0.0))),
         "kv_share": float(served.violations["kv memory"][0, 0]),
         "tpot": tpot,

@@ -61,7 +61,7 @@ def mixed_steps(
     ranks: Matrix,
     chunks: float,
     group: float = 1.0,
-    arrival_cv2: float = 1.0,
+    arrival_cv2: Array = 1.0,
     largest: Vector | None = None,
 ) -> MixedSteps:
     """Length of a step when prompts arrive at ``rate`` [1/s], (candidates, batches).
@@ -118,13 +118,15 @@ def _lockstep(
 
 def dispersion(
     rate: Array, tokens: Array, batch: Array, decode: Matrix, mixed: MixedSteps, work: Matrix, work_second: Matrix,
-    group: float = 1.0, arrival_cv2: float = 1.0,
+    group: float = 1.0, arrival_cv2: Array = 1.0, overlap: float = 0.5,
 ) -> Matrix:  # fmt: skip
     """Variance of flows in and out of a state over that of Poisson ones, (candidates, batches), [1].
 
     While a prompt of s seconds is prefilled nobody decodes: its arrival adds ``x = 1 + mu*s`` sequences,
     with mu the completions per second of decoding at ``batch`` n, ``n/(tokens*T(n))``. Flows vary by
-    ``rate*(Var x + K*ca^2*E[x]^2) + d`` for groups of K and departures d, Poisson ones by ``rate + d``.
+    ``rate*(Var x + K*ca^2*E[x]^2) + d`` for groups of K and departures d, Poisson ones by ``rate + d``. What
+    arrives together leaves together again where outputs are alike: of the excess ``2*overlap`` stays, with
+    ``overlap`` E[min(O, O')]/E[O] [1], half for exponential outputs.
 
     rate [1/s], tokens steps of a sequence [1], T ``decode`` [s], s ``work`` and ``work_second`` [s^2].
 
@@ -135,7 +137,27 @@ def dispersion(
     held = batch / (tokens * decode) * per_work
     mean = 1 + held * work
     spread = np.maximum(0.0, held**2 * (work_second - work**2))
-    found: Matrix = (rate * (spread + group * arrival_cv2 * mean**2) + out) / (rate + out)
+    excess = 2 * overlap * (spread + group * arrival_cv2 * mean**2 - 1)
+    found: Matrix = np.maximum(1 + rate * excess / (rate + out), 1e-3)
+    return found
+
+
+def own_stall(
+    rate: Array, work: Matrix, mixed: MixedSteps, group: float = 1.0, arrival_cv2: Array = 1.0, steps: float = 1.0
+) -> Matrix:
+    """Seconds of prompts a sequence meets beyond their usual share of its time, (candidates, batches), [s].
+
+    Its own arrival is when others are likely: siblings of its ``group`` still to be prefilled (half of them
+    where a group takes many ``steps`` [1]), the rest of a burst, ``(ca^2 - 1)/2`` groups more than usual, and
+    the ``rate*s`` prompts that came while its own of ``work`` s [s] was prefilled. Each takes s stretched by
+    what arrives meanwhile. Negative for regular arrivals. ``rate`` [1/s].
+
+    Source: the renewal function ``m(t) = t/E[X] + (ca^2 - 1)/2`` of arrivals counted from one of them.
+    """
+    per_work = mixed.share / np.maximum(rate * work, 1e-30)
+    siblings = group * (1 - 1 / steps) / 2 if group > 1 else 0.0
+    burst = (arrival_cv2 - 1) / 2 * group
+    found: Matrix = (siblings + burst + rate * work) * work * per_work / (1 - mixed.share)
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from planner.cost.roofline import Array
 from planner.cost.shared_prefix import group_tokens
 from planner.serving.interference import Boarding, largest_of
 from planner.workload import Workload
@@ -27,7 +28,8 @@ class Load:
     a resident sequence has behind it; ``stored_share`` [1] of those tokens are stored once sharing is
     taken into account, ``read_share`` [1] are read each step; ``boarding`` what each sample meets on its
     way into a step, ``normal`` (samples,) standard normals to pair with requests; ``classes`` (samples,)
-    the class of each; ``arrival_cv2`` squared coefficient of variation of the times between requests [1].
+    the class of each; ``fleet_cv2`` squared coefficient of variation of the times between requests of
+    the whole fleet [1], which sees ``peak_rate`` sequences per second [1/s], None in a closed loop.
     """
 
     new: Vector
@@ -45,7 +47,8 @@ class Load:
     shared_prefix: float
     stored_share: float
     read_share: float
-    arrival_cv2: float
+    fleet_cv2: float
+    peak_rate: float | None
 
     @property
     def decode_steps(self) -> float:
@@ -67,6 +70,45 @@ class Load:
         Source: :func:`planner.serving.interference.largest_of`.
         """
         return largest_of(np.minimum(self.new, budget), self.weights)
+
+    def arrival_cv2(self, rate: Array) -> Array:
+        """Squared coefficient of variation of the times between a replica's requests, at its ``rate`` [1/s].
+
+        A replica that gets the share p of a stream at random sees ``1 + p*(c^2 - 1)``, [1], shape of rate.
+
+        Source: thinning of a renewal process, Cox, "Renewal Theory", 1962.
+
+        >>> from planner.workload import load_workload
+        >>> from planner.workload.examples import example_path
+        >>> load = load_from(load_workload(example_path("chat"), ["demand.arrival_cv=3.0"]))
+        >>> float(load.arrival_cv2(load.peak_rate / 4))
+        3.0
+        """
+        share = 1.0 if self.peak_rate is None else np.minimum(1.0, rate / self.peak_rate)
+        return 1.0 + share * (self.fleet_cv2 - 1.0)
+
+    @property
+    def overlap(self) -> float:
+        """Mean of the shorter of two outputs over the mean output, [1]: half for exponential ones, 1 for equal ones.
+
+        Source: definition, over the sample.
+        """
+        order = np.argsort(self.output)
+        steps, share = np.maximum(self.output[order] - 1, 0.0), self.weights[order] / self.weights.sum()
+        above = 1 - np.cumsum(share) + share / 2
+        return float((2 * steps * share * above).sum() / max(float((steps * share).sum()), 1e-9))
+
+    @property
+    def overlap_of_requests(self) -> float:
+        """Share of a request's own life that one which began with it is still there, mean over requests, [1].
+
+        ``E[E[min(O, O') | O]/O]``: more than :attr:`overlap`, which weighs by tokens, as short answers have all
+        the company they came with. Source: definition, over the sample.
+        """
+        steps = np.maximum(self.output - 1, 1.0)
+        share = self.weights / self.weights.sum()
+        shorter = np.minimum(steps[:, None], steps[None, :]) @ share
+        return float((share * shorter / steps).sum())
 
     def class_weights(self, name: str | None) -> Vector:
         """Weights of one class's requests (all when None), (samples,), [1].
@@ -103,6 +145,7 @@ def load_from(workload: Workload) -> Load:
     if fan_out > 1:  # the longest of K, by its own quantiles
         u = (shuffled(SAMPLES, 5) + 0.5) / SAMPLES
         joined = np.asarray(workload.output_quantile(u ** (1 / fan_out)), dtype=float)
+    peak = workload.peak_requests_per_second
     return Load(
         new,
         sample.cached,
@@ -120,6 +163,7 @@ def load_from(workload: Workload) -> Load:
         float(stored),
         1.0 if cascade == "off" else float(stored),
         workload.demand.arrival_cv**2,
+        None if peak is None else peak * fan_out,
     )
 
 

@@ -78,9 +78,10 @@ def occupancy(
         prefill_utilisation: share of time spent on prefill, below 1, [1].
         log_weights: :func:`log_service_weights` of ``step_seconds`` if already known.
         dispersion: variance phi of the flows over Poisson ones at n = 1..M, (candidates, M), [1]; see
-            :func:`planner.serving.interference.dispersion`. The ratio of neighbouring states becomes
-            ``((phi - 1)(n - 1) + a)/(phi*n)`` for a load a: the negative binomial of equal mean and
-            phi-fold variance when a is constant.
+            :func:`planner.serving.interference.dispersion`. With ``u(n) = n/a(n)`` of the load a at n, the
+            ratio of neighbouring states becomes ``(1 + (phi(n-1) - 1)*u(n-1))/(phi(n)*u(n))``: the negative
+            binomial of equal mean and phi-fold variance when a is constant, and ``E[u] = 1`` always, as
+            many tokens made as asked for.
         full_step: T at the slots, (candidates, 1), [s], when M is where :func:`last_state` says states
             stop to count, short of the slots.
 
@@ -126,14 +127,17 @@ def _dispersed_weights(load: Matrix, dispersion: Matrix, slots: Matrix) -> Matri
     """Logarithms of the weights of states 0..M, (candidates, M + 1)."""
     n = np.arange(1, load.shape[1] + 1)
     logs = np.zeros((len(load), len(n) + 1))
-    np.cumsum(np.log(np.maximum(_ratio(n, load, dispersion), 1e-300)), axis=1, out=logs[:, 1:])
+    each = np.maximum(load, 1e-300) / n
+    more = np.ones_like(each)
+    more[:, 1:] += (dispersion[:, :-1] - 1) / each[:, :-1]
+    np.cumsum(np.log(np.maximum(more * each / dispersion, 1e-300)), axis=1, out=logs[:, 1:])
     logs[:, 1:][n > slots] = -np.inf
     return logs
 
 
 def _ratio(n: Matrix, load: Matrix, dispersion: Matrix) -> Matrix:
-    """Weight of state n over that of state n - 1, (candidates, n)."""
-    found: Matrix = ((dispersion - 1) * (n - 1) + load) / (dispersion * n)
+    """Weight of state n over that of state n - 1 at most, (candidates, n): ``load/n`` falls with n."""
+    found: Matrix = ((dispersion - 1) * n + load) / (dispersion * n)
     return found
 
 

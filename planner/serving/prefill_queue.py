@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from planner.cost.roofline import Array
 from planner.serving.interference import COUNTS, Boarding
 
 Matrix = npt.NDArray[np.float64]
@@ -79,7 +80,7 @@ class Rounds:
     busy: Matrix
 
 
-def gathered_rounds(times: PromptTimes, rate: Matrix, group: float, arrival_cv2: float) -> Rounds:
+def gathered_rounds(times: PromptTimes, rate: Matrix, group: float, arrival_cv2: Array) -> Rounds:
     """Rounds when prompts arrive at ``rate`` [1/s], ``group`` K of them at a time; ``arrival_cv2`` of groups [1].
 
     A prompt adds s [s] of the replica's time and the first one f [s] more: ``X = (E[f] + p0*K*E[s])/(1-rho)``

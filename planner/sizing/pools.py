@@ -136,7 +136,7 @@ class PrefillPool:
         Source: :mod:`planner.serving.prefill_queue`.
         """
         load, group = self.load, float(self.load.fan_out)
-        rounds = gathered_rounds(self.times, rate, group, load.arrival_cv2)
+        rounds = gathered_rounds(self.times, rate, group, load.arrival_cv2(rate))
         largest = load.largest(self.times.budget)
         steps = shared_steps(self.times, rate, group, largest)
         meet: Boarding = load.boarding

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from planner.hardware import Database
+from planner.serving.validity import simulated_only
 from planner.sizing.confirm import Confirmation, confirm, with_band
 from planner.sizing.disaggregated_plan import consider_disaggregation
 from planner.sizing.plan import build_plan, build_why
@@ -24,8 +25,6 @@ from planner.workload import Workload
 
 #: candidates put to the simulator at most
 CONFIRMED = 4
-#: share of time in prefill up to which the closed forms were checked against simulation
-PREFILL_LIMIT = 0.35
 
 
 def recommend(
@@ -107,9 +106,11 @@ def _aggregated(found: Search, confirmed: Confirmation | None) -> Plan:
             "simulated": confirmed.simulated,
         }
     if found.workload.demand.session is not None:
+        from planner.hardware.database import database_root
+        from planner.hardware.offload import load_offload
         from planner.sizing.retention import retention
 
-        update["retention"] = retention(found, best)
+        update["retention"] = retention(found, best, load_offload(database_root()))
     return plan.model_copy(update=update) if update else plan
 
 
@@ -232,14 +233,8 @@ def _warnings(found: Search, plan: Plan | None) -> tuple[str, ...]:
                 f"the fleet runs at {rho:.0%} of the highest rate that keeps the limits; "
                 "tail latencies there are sensitive to small errors"
             )
-        prefill = float(sized.served.prefill_utilisation[0, 0])
-        if prefill > PREFILL_LIMIT and plan.simulated is None:
-            said.append(
-                f"prompts take {prefill:.0%} of each replica's time: closed forms are optimistic there, "
-                "confirm with `planner simulate`"
-            )
-        if found.workload.demand.arrival_cv > 1.5 and plan.simulated is None:
-            said.append("bursty arrivals: time to first token is indicative only")
+        if plan.simulated is None and _only_simulated(found, sized):
+            said.append("time to first token at this load is for the simulator to say: see `planner simulate`")
         if plan.cost.price_source == "no price":
             said.append(f"no price known for {plan.accelerator}: name one with --price")
     longest, limit = float(found.load.contexts.max()), found.model.max_context
@@ -247,6 +242,18 @@ def _warnings(found: Search, plan: Plan | None) -> tuple[str, ...]:
         said.append(f"contexts reach {longest:.0f} tokens, {found.model.name} is made for {limit}: set context.max")
     said.extend(found.model.notes)
     return tuple(said)
+
+
+def _only_simulated(found: Search, sized: Sized) -> bool:
+    """Whether the plan's load is one at which closed forms of the time to first token are off."""
+    rows, rate = sized.rows, float(sized.served.rate[0, 0])
+    work, second = float(rows.work[0, 0]), float(rows.work_second[0, 0])
+    return simulated_only(
+        float(sized.served.prefill_utilisation[0, 0]),
+        int(rows.ranks[0, 0]),
+        found.load.fan_out * float(found.load.arrival_cv2(rate)),
+        float(np.sqrt(max(second / work**2 - 1, 0.0))),
+    )
 
 
 def _efficiency_kinds(found: Search, sized: Sized) -> set[str]:

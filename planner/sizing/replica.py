@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.hardware import Assumptions
-from planner.serving.interference import MixedSteps, boarding_wait, crowded_share, dispersion, mixed_steps
+from planner.serving.interference import MixedSteps, boarding_wait, crowded_share, dispersion, mixed_steps, own_stall
 from planner.serving.kv_capacity import kv_demand
 from planner.serving.latency import LatencyCurve, percentiles, stalled_token_times
 from planner.serving.load import Load
@@ -28,6 +28,7 @@ LOWEST = 1e-4  # rate looked at, of the highest any row can have
 HALFWAY = 1 - np.log(2) / -np.log(LOWEST)  # half of it: most rows reach a limit around there
 LEAST_STABLE = 1e-3  # of the rate that prefill and decoding would reach side by side
 STABLE_TOLERANCE = 1e-6
+LEAST_OWN = 0.2  # of a prompt's work at batch one, however much a larger step hides
 LEVELS = 12  # of occupancy a request may meet
 
 
@@ -86,6 +87,7 @@ class _State:
     second: Matrix
     state: Occupancy
     gap: Matrix
+    extra: Matrix
     levels: Matrix
     level_share: Matrix
     times: tuple[Matrix, Matrix]
@@ -108,6 +110,11 @@ class ReplicaModel:
         self.tokens = load.decode_steps / rows.acceptance
         self.chunk_count = load.chunks(rows.budget)
         self.largest = load.largest(rows.budget)
+        self.overlap = load.overlap
+        self.company = load.overlap_of_requests - load.overlap
+        # a short answer pays for what it meets at its start with fewer tokens
+        inverse = float(np.average(1 / np.maximum(load.output - 1, 1.0), weights=load.weights))
+        self.short_answers = max(0.0, inverse - 1 / load.decode_steps)
 
     def step_at(self, batch: Matrix) -> Matrix:
         """Decode step at fractional batches, (rows, n) for (rows, n), [s]. Source: interpolation."""
@@ -129,7 +136,7 @@ class ReplicaModel:
     def _mixed(self, rate: Matrix, decode: Matrix, work: Matrix, second: Matrix, ranks: Matrix) -> MixedSteps:
         load = self.load
         return mixed_steps(
-            decode, work, second, rate, ranks, self.chunk_count, float(load.fan_out), load.arrival_cv2,
+            decode, work, second, rate, ranks, self.chunk_count, float(load.fan_out), load.arrival_cv2(rate),
             self.largest,
         )  # fmt: skip
 
@@ -199,12 +206,16 @@ class ReplicaModel:
         group = float(load.fan_out)
         mixed = self._mixed(rate, rows.steps, rows.work, rows.work_second, rows.ranks)
         spread = dispersion(
-            rate, self.tokens, BATCHES, rows.steps, mixed, rows.work, rows.work_second, group, load.arrival_cv2
-        )
-        most = last_state(BATCHES, rate * self.tokens * mixed.seconds, spread, self.slots)
+            rate, self.tokens, BATCHES, rows.steps, mixed, rows.work, rows.work_second, group, load.arrival_cv2(rate),
+            self.overlap,
+        )  # fmt: skip
+        steps = max(1.0, group * float(np.average(load.new, weights=load.weights)) / rows.budget)
+        stall = own_stall(rate, rows.work, mixed, group, load.arrival_cv2(rate), steps)
+        held = mixed.seconds + stall / self.tokens
+        most = last_state(BATCHES, rate * self.tokens * held, spread, self.slots)
         state = occupancy(
-            rate, self.tokens, dense_steps(BATCHES, mixed.seconds, most), self.slots,
-            dispersion=dense_steps(BATCHES, spread, most), full_step=self._between(mixed.seconds, self.slots),
+            rate, self.tokens, dense_steps(BATCHES, held, most), self.slots,
+            dispersion=dense_steps(BATCHES, spread, most), full_step=self._between(held, self.slots),
         )  # fmt: skip
         batch = np.maximum(state.mean, 1.0)
         there = MixedSteps(
@@ -221,9 +232,12 @@ class ReplicaModel:
         low, high = (self._between(mixed.seconds, batch * f) for f in (0.9, 1.1))
         elasticity = np.clip(np.log(high / low) / np.log(1.1 / 0.9), 0.0, 1.0)
         share = crowded_share(there.share, occupied / batch, self._between(spread, batch), elasticity)
-        times = self._request_times(rate, there, state.waiting, levels, share, work / rows.work[:, :1], gap)
+        times = self._request_times(rate, there, state.waiting, levels, share, work - rows.work[:, :1], gap)
         needed = kv_demand(state.mean, state.variance, rows.kv_mean, rows.kv_second, self.constants.kv_tail, group)
-        return _State(rate, there, second, state, gap, levels, share, times, np.asarray(needed))
+        # those that came with a request crowd its first tokens: of a short answer all
+        crowd = (group * load.arrival_cv2(rate) - 1) * self.company * elasticity / batch
+        extra = self._between(stall, batch) * self.short_answers + crowd * gap
+        return _State(rate, there, second, state, gap, extra, levels, share, times, np.asarray(needed))
 
     @cached_property
     def limit(self) -> Matrix:
@@ -239,7 +253,7 @@ class ReplicaModel:
         for slo in self.slos:
             if slo.metric in ("tpot", "itl"):
                 if slo.statistic == "mean":
-                    got = at.gap
+                    got = at.gap + (at.extra if slo.metric == "tpot" else 0.0)
                 else:
                     tokens = tokens or self._token_times(at)
                     got = tokens.statistic(slo.statistic)
@@ -259,7 +273,7 @@ class ReplicaModel:
         once = at.second * np.minimum(1.0, at.mixed.share / (at.rate * self._between(rows.work, at.state.mean)))
         sample = stalled_token_times(met, at.gap, at.rate, once, share, load.output[None, :], load.normal[None, :])
         curve = percentiles(sample, load.weights)
-        return LatencyCurve(at.gap, curve.p50, curve.p95, curve.p99)
+        return LatencyCurve(at.gap + at.extra, curve.p50, curve.p95, curve.p99)
 
     def _request_times(
         self,
@@ -268,7 +282,7 @@ class ReplicaModel:
         waiting: Matrix,
         levels: Matrix,
         share: Matrix,
-        stretch: Matrix,
+        added: Matrix,
         gap: Matrix,
     ) -> tuple[Matrix, Matrix]:
         """Samples of TTFT and of end-to-end time, (rows, samples) each, [s]."""
@@ -276,7 +290,7 @@ class ReplicaModel:
         group = float(load.fan_out)
         pick = shuffled(len(load.output), 2) % LEVELS
         decode, crowded = levels[:, pick], share[:, pick]
-        own = rows.own * stretch
+        own = np.maximum(rows.own + added, LEAST_OWN * rows.own)
         then = rate * crowded / np.maximum(mixed.share, 1e-12)
         wait = boarding_wait(load.boarding, decode, then, replace(mixed, share=crowded), own, rows.ranks, group)
         # siblings arrive together with prompts alike: all in one step, or half of them ahead where they don't fit

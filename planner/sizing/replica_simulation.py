@@ -21,6 +21,7 @@ from planner.serving.step_time import StepTime
 from planner.sizing.result import Latency, Percentiles
 from planner.sizing.search import Search, Sized
 from planner.workload import Slo
+from planner.workload.arrivals import arrival_kind
 from planner.workload.drawing import DrawnRequests, draw_requests
 from planner.workload.traces import Trace
 
@@ -132,11 +133,15 @@ def draft_acceptance(sized: Sized) -> tuple[float, ...]:
 def draw_traffic(found: Search, rate: float, count: int, seed: int, resident: float) -> Traffic:
     """About ``count`` sequences arriving at ``rate`` [1/s] beside ``resident`` ones already decoding.
 
-    Those have a length-biased output behind and before them, and all their input cached.
+    Those have a length-biased output behind and before them, and all their input cached. Bursts are those
+    left of the fleet's in the share of its traffic that ``rate`` is.
 
-    Source: :func:`planner.workload.drawing.draw_requests`; renewal theory for the resident ones.
+    Source: :func:`planner.workload.drawing.draw_requests`; :meth:`planner.serving.load.Load.arrival_cv2`.
     """
-    workload = found.workload
+    cv = float(np.sqrt(found.load.arrival_cv2(rate)))
+    demand = found.workload.demand
+    kind = arrival_kind(cv) if demand.arrivals == "poisson" else demand.arrivals
+    workload = replace(found.workload, demand=replace(demand, arrival_cv=cv, arrivals=kind))
     drawn = draw_requests(workload, rate / workload.sequences_per_request, count, seed)
     first = _resident(drawn, int(resident), seed)
     names = np.array(found.load.class_names)[drawn.classes].tolist() if len(found.load.class_names) > 1 else None

@@ -50,7 +50,7 @@ def screen(rows: Rows, load: Load, slos: Sequence[Slo], constants: Assumptions) 
     rho = rate * rows.work / rows.ranks
     gap = rows.steps / (rows.acceptance * (1 - rho))
     elasticity = np.gradient(np.log(rows.steps), np.log(BATCHES), axis=1)
-    scatter = rows.work_second + (group * load.arrival_cv2 - 1) * rows.work**2
+    scatter = rows.work_second + (group * load.arrival_cv2(rate) - 1) * rows.work**2
     wait = rate * scatter / rows.ranks / (2 * (1 - rho)) + (group - 1) / 2 * rows.work / rows.ranks
     violations: dict[str, Matrix] = {
         "kv memory": (n * rows.kv_mean + constants.kv_tail * np.sqrt(n * rows.kv_second))
