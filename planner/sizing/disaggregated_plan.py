@@ -14,6 +14,8 @@ from planner.sizing.result import DisaggregatedPool, Disaggregation, Latency, Pe
 from planner.sizing.search import Search, Sized
 from planner.units import format_duration
 
+#: what pools of their own must save of the objective before they are preferred: two things to run instead of one
+MARGIN = 0.05
 #: pairs put to the simulator at most, when the first ones turn out to need more replicas
 CONFIRMED = 3
 
@@ -41,7 +43,7 @@ def consider_disaggregation(found: Search, plan: Plan | None, *, simulate: bool 
         return Choice(found, plan)
     pairs = disaggregate(found)
     forced = mode == "disaggregated"
-    rival = found.found[0].objective if found.found and plan is not None and not forced else np.inf
+    rival = (1 - MARGIN) * found.found[0].objective if found.found and plan is not None and not forced else np.inf
     best, confirmed = _best(found, list(pairs.found), rival, simulate, seed)
     if best is None:
         if not forced:

@@ -19,10 +19,12 @@ BATCHES = np.array([1.0, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 25
 def exact(load: float, step: np.ndarray, dispersion: np.ndarray, slots: int) -> list[float]:
     """P(N <= n) for n = 0..slots by rational arithmetic, the tail beyond the slots geometric."""
     weights = [Fraction(1)]
-    for n in range(1, slots + 1):
-        phi = Fraction(float(dispersion[n - 1]))
-        ratio = ((phi - 1) * (n - 1) + Fraction(load) * Fraction(float(step[n - 1]))) / (phi * n)
-        weights.append(weights[-1] * ratio)
+    phi = [Fraction(float(d)) for d in dispersion]
+    # sequences over the load at that number, as many tokens asked for as made where it is one
+    pressure = [n / (Fraction(load) * Fraction(float(step[n - 1]))) for n in range(1, slots + 1)]
+    for n in range(slots):
+        arriving = 1 if n == 0 else 1 + (phi[n - 1] - 1) * pressure[n - 1]
+        weights.append(weights[-1] * arriving / (phi[n] * pressure[n]))
     r = Fraction(load) * Fraction(float(step[slots - 1])) / slots
     total = sum(weights) + weights[-1] * r / (1 - r)
     below, found = Fraction(0), []
@@ -56,6 +58,23 @@ def test_occupancy_is_exact(share: float, slots: int, fixed: float, slope: float
     poisson = occupancy(np.array([[load]]), 1.0, steps, most, dispersion=np.ones_like(steps))
     assert float(plain.mean[0, 0]) == pytest.approx(float(poisson.mean[0, 0]), rel=1e-11)
     assert float(plain.wait_probability[0, 0]) == pytest.approx(float(poisson.wait_probability[0, 0]), rel=1e-9)
+
+
+@given(share=st.floats(0.05, 0.6), fixed=st.floats(1e-3, 0.1), slope=st.floats(1e-6, 1e-3), phi=st.floats(1.0, 3.0))
+def test_tokens_are_made_as_fast_as_asked_for(share: float, fixed: float, slope: float, phi: float) -> None:
+    """The mean of n over the load at n is one, whatever the dispersion, where no slot is ever missing."""
+    slots = 256
+    steps = dense_steps(BATCHES, grid_steps(fixed, slope), slots)
+    load = share * 20 / float(steps[0, 19])
+    state = occupancy(
+        np.array([[load]]), 1.0, steps, np.array([[float(slots)]]), dispersion=np.full_like(steps, phi)
+    )  # fmt: skip
+    if float(state.wait_probability[0, 0]) > 1e-9:
+        return
+    here = np.diff(state.cumulative[0], prepend=0.0)
+    n = np.arange(len(here), dtype=float)
+    made = n[1:] / (load * steps[0, : len(here) - 1])
+    assert float(here[1:] @ made) == pytest.approx(1.0, rel=1e-6)
 
 
 @given(

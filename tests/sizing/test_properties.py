@@ -54,10 +54,11 @@ def test_price_scales_cost(database: Database) -> None:
 
 
 def test_users_and_rate_agree(database: Database) -> None:
-    by_rate = plan(database, "reliability.spare_replicas=0")
+    only = ("reliability.spare_replicas=0", 'serving.mode="aggregated"')
+    by_rate = plan(database, *only)
     cycle = by_rate.latency.e2e_s.mean + 10
     users = BASE.replace("requests_per_second = 20", f'concurrent_users = {20 * cycle}\nthink_time = "10s"')
-    by_users = plan(database, "reliability.spare_replicas=0", text=users)
+    by_users = plan(database, *only, text=users)
     assert by_users.gpus == by_rate.gpus
     assert by_users.throughput.requests_per_second == pytest.approx(20, rel=0.05)
 
