@@ -17,7 +17,7 @@ Matrix = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
 #: how many prompts the curve of the largest is known for; between them it is interpolated
 COUNTS = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0])
-ITERATIONS = 24
+ITERATIONS = 16
 STABLE = 1e-6  # least share of time left for decoding
 MOST_SHARE = 0.95
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from planner.sizing.datasheet import datasheet
-from planner.sizing.estimate import EstimateRequest, estimate
-from planner.sizing.recommend import compare_on_workload, recommend
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from planner.sizing.result import SCHEMA_VERSION, Estimate, Plan, Recommendation
+
+if TYPE_CHECKING:
+    from planner.sizing.configuration import EstimateRequest
+    from planner.sizing.datasheets import datasheet
+    from planner.sizing.estimating import estimate
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -18,3 +23,14 @@ __all__ = [
     "estimate",
     "recommend",
 ]
+#: what only one command needs is found when it is asked for: start-up time
+_LATER = {"EstimateRequest": "configuration", "datasheet": "datasheets", "estimate": "estimating"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f"planner.sizing.{_LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+from planner.sizing.recommend import compare_on_workload, recommend  # noqa: E402

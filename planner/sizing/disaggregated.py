@@ -59,13 +59,14 @@ class Pairs:
     rejected: Mapping[str, str] = field(default_factory=dict)
 
 
-def disaggregate(found: Search, constants: KvTransfer | None = None) -> Pairs:
+def disaggregate(found: Search, constants: KvTransfer | None = None, worth: float = np.inf) -> Pairs:
     """Size pools of prefill and decode replicas on the accelerators that promise most for them.
 
     Both pools of a candidate are of one accelerator and cache format, layouts are each pool's own. Decode
     replicas keep the limits on memory and token times, prefill replicas those on the first token with the
     transfer in it, and limits end to end hold for the sum. ``constants`` of the transfer, the database's by
-    default. Figures in [1/s], [s] and the objective's unit.
+    default. Nothing is sized when the first look, which is optimistic, promises an objective above ``worth``.
+    Figures in [1/s], [s] and the objective's unit.
 
     Source: Zhong et al., "DistServe", arXiv 2401.09670; Patel et al., "Splitwise", arXiv 2311.18677.
     """
@@ -73,6 +74,8 @@ def disaggregate(found: Search, constants: KvTransfer | None = None) -> Pairs:
         return Pairs((), found.rejected)
     constants = constants or load_transfer(database_root())
     ranked, rejected = promising(found, constants)
+    if ranked and ranked[0].objective > worth:
+        return Pairs((), rejected)
     pairs: list[Pair] = []
     while ranked and not pairs:
         chosen = nearest(ranked)

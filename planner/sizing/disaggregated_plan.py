@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from planner.serving.latency import LatencyCurve
 from planner.sizing.disaggregated import Pair, disaggregate
-from planner.sizing.disaggregated_simulation import ConfirmedPair, confirm_disaggregated
 from planner.sizing.plan import build_plan, build_why, max_batch
 from planner.sizing.result import DisaggregatedPool, Disaggregation, Latency, Percentiles, Plan, Transfer, Why
 from planner.sizing.search import Search, Sized
 from planner.units import format_duration
+
+if TYPE_CHECKING:
+    from planner.sizing.disaggregated_simulation import ConfirmedPair
 
 #: what pools of their own must save of the objective before they are preferred: two things to run instead of one
 MARGIN = 0.05
@@ -41,9 +44,9 @@ def consider_disaggregation(found: Search, plan: Plan | None, *, simulate: bool 
     mode = found.workload.serving.mode
     if mode == "aggregated":
         return Choice(found, plan)
-    pairs = disaggregate(found)
     forced = mode == "disaggregated"
     rival = (1 - MARGIN) * found.found[0].objective if found.found and plan is not None and not forced else np.inf
+    pairs = disaggregate(found, worth=rival)
     best, confirmed = _best(found, list(pairs.found), rival, simulate, seed)
     if best is None:
         if not forced:
@@ -66,6 +69,8 @@ def _best(
     """The best pair, simulated where it may be better than the rival."""
     if not pairs or not simulate or pairs[0].objective >= rival:
         return (pairs[0] if pairs else None), None
+    from planner.sizing.disaggregated_simulation import confirm_disaggregated
+
     tried: list[ConfirmedPair] = []
     for pair in pairs[:CONFIRMED]:
         held = [c.pair.objective for c in tried if not c.broken]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from planner.hardware import Database
 from planner.serving.validity import simulated_only
-from planner.sizing.confirm import Confirmation, confirm, with_band
 from planner.sizing.disaggregated_plan import consider_disaggregation
 from planner.sizing.plan import build_plan, build_why
 from planner.sizing.result import (
@@ -23,8 +21,8 @@ from planner.sizing.result import (
 from planner.sizing.search import Search, Sized, search
 from planner.workload import Workload
 
-#: candidates put to the simulator at most
-CONFIRMED = 4
+if TYPE_CHECKING:
+    from planner.sizing.confirm import Confirmation
 
 
 def recommend(
@@ -52,6 +50,8 @@ def recommend(
         statistics["points"] = float(found.points)
     confirmed: Confirmation | None = None
     if simulate and found.found and workload.serving.mode != "disaggregated":
+        from planner.sizing.confirm import confirm_best
+
         found, confirmed = confirm_best(found)
     together = _aggregated(found, confirmed) if found.found else None
     choice = consider_disaggregation(found, together, simulate=simulate)
@@ -112,33 +112,6 @@ def _aggregated(found: Search, confirmed: Confirmation | None) -> Plan:
 
         update["retention"] = retention(found, best, load_offload(database_root()))
     return plan.model_copy(update=update) if update else plan
-
-
-def confirm_best(found: Search) -> tuple[Search, Confirmation]:
-    """The search with its best candidate as the simulator has it: another where that one got worse.
-
-    A candidate the simulator enlarges is compared with the next; one that keeps no limit at any size
-    gives way. At most :data:`CONFIRMED` are simulated. Source: :func:`planner.sizing.confirm.confirm`.
-    """
-    tried: list[Confirmation] = []
-    seats: dict[int, Sized] = {}
-    for sized in found.found:
-        seats.setdefault(id(sized.seat), sized)
-    rest = list(seats.values())
-    while rest and len(tried) < CONFIRMED:
-        held = [c.sized.objective for c in tried if c.holds]
-        if held and min(held) <= rest[0].objective:
-            break
-        tried.append(confirm(found, rest.pop(0)))
-    best = with_band(found, min(tried, key=lambda c: (not c.holds, c.sized.objective)))
-    notes = best.notes
-    if best.sized.rows is not tried[0].sized.rows:
-        notes = (f"{len(tried)} candidates were simulated; the closed forms' first choice came out dearer", *notes)
-    simulated = {id(c.sized.seat) for c in tried}
-    rivals = [c.sized for c in tried if c.sized is not best.sized and c.holds]
-    rivals += [s for s in found.found if id(s.seat) not in simulated]
-    rivals.sort(key=lambda s: s.objective)
-    return replace(found, found=(best.sized, *rivals)), replace(best, notes=notes)
 
 
 def compare_on_workload(

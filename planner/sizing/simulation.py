@@ -10,9 +10,9 @@ from planner.hardware import Database
 from planner.serving.fleet import Routing
 from planner.serving.requests import RequestRecord
 from planner.serving.statistics import Columns, columns, verdict
-from planner.sizing.confirm import traffic_for
+from planner.sizing.confirm import confirm_best, traffic_for
 from planner.sizing.plan import build_plan, max_batch
-from planner.sizing.recommend import confirm_best, find
+from planner.sizing.recommend import find
 from planner.sizing.replica_simulation import EDGE, Traffic, draw_traffic, latency_of, replay_traffic, run_traffic
 from planner.sizing.result import ClassLatency, Pool, Simulation
 from planner.sizing.search import Search, Sized

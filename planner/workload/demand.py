@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from planner.workload.arrivals import arrival_kind
 from planner.workload.joint import JointLengths
 from planner.workload.schema import Demand, WorkloadFile
 from planner.workload.sessions import SessionModel
-from planner.workload.traces import Trace, read_trace
-from planner.workload.traffic import local_cv, mean_rate, peak_to_mean
 from planner.workload.workload import RequestClass, WorkloadDemand
+
+if TYPE_CHECKING:
+    from planner.workload.traces import Trace
 
 SECONDS_PER_DAY = 86_400.0
 WAYS = ("requests_per_second", "concurrent_users", "sessions", "tokens_per_day", "trace")
@@ -40,6 +42,8 @@ def read_recorded(file: WorkloadFile, document: Document) -> Recorded | None:
     if name is None:
         return None
     base = Path() if document.name.startswith("<") else Path(document.name).parent
+    from planner.workload.traces import read_trace
+
     path = base / name
     if not path.exists():
         raise document.error(("demand", "trace"), f"no such file: {name}", "a path from the workload file's folder")
@@ -78,6 +82,8 @@ def build_demand(
             "users", table.concurrent_users or table.sessions
         )  # fmt: skip
     if recorded is not None:
+        from planner.workload.traffic import local_cv, peak_to_mean
+
         own = document.data["demand"]
         if kind == "rate" and recorded.trace.timed:
             cv = cv if "arrival_cv" in own else _noted("arrival_cv", local_cv(recorded.trace.arrival), 1.0, assumptions)
@@ -98,6 +104,8 @@ def _of_trace(trace: Trace, document: Document) -> tuple[str, float | None, floa
     """Kind, rate [1/s] and users a trace stands for: a closed loop its users, else its rate."""
     if trace.concurrency is not None:
         return "users", None, trace.concurrency
+    from planner.workload.traffic import mean_rate
+
     rate = mean_rate(trace)
     if rate is None:
         raise InputError(
