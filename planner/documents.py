@@ -132,7 +132,8 @@ def parse_toml(text: str, name: str) -> Document:
     """Parse TOML text under a display name; InputError with the line when it is not TOML."""
     try:
         document = Document(name, tomli.loads(text.replace("\r\n", "\n")), text)
-        document.data = _plain(document, document.data, ())
+        if _is_odd(document.data):
+            document.data = _plain(document, document.data, ())
         return document
     except tomli.TOMLDecodeError as error:
         found = _LINE.search(str(error))
@@ -143,6 +144,23 @@ def parse_toml(text: str, name: str) -> Document:
         raise InputError("is nested too deeply", file=name) from None
     except ValueError:  # Python's own limit on the digits of a whole number
         raise InputError("holds a number of thousands of digits", file=name, expected=WHOLE) from None
+
+
+def _is_odd(data: dict[str, Any]) -> bool:
+    """Whether there is a date or a very large whole number anywhere: rarely, and looking costs little."""
+    waiting: list[Any] = [data]
+    while waiting:
+        value = waiting.pop()
+        for entry in value.values() if type(value) is dict else value:
+            kind = type(entry)
+            if kind is dict or kind is list:
+                waiting.append(entry)
+            elif kind is int:
+                if not -(2**63) <= entry < 2**63:
+                    return True
+            elif kind is not str and kind is not float and kind is not bool:
+                return True
+    return False
 
 
 def _plain(document: Document, value: Any, path: tuple[str | int, ...]) -> Any:

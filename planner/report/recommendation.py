@@ -69,10 +69,11 @@ def speculation_text(plan: Plan) -> str:
 def plan_blocks(plan: Plan, workload: dict[str, Any]) -> list[Block]:
     """The plan itself: purchase, configuration, latencies against limits, cost, memory."""
     spare = f", {plan.spare_replicas} spare" if plan.spare_replicas else ""
-    headline = (
-        f"{plan.gpus} x {plan.accelerator} in {plan.replicas} replicas of {plan.gpus_per_replica}"
-        f"{spare}: {format_money(plan.cost.usd_per_hour)} per hour"
-    )
+    shape = f"{plan.replicas} replicas of {plan.gpus_per_replica}{spare}"
+    if plan.serving == "disaggregated" and plan.disaggregation is not None:
+        pools = plan.disaggregation
+        shape = f"pools of {pools.prefill.replicas} prefill and {pools.decode.replicas} decode replicas"
+    headline = f"{plan.gpus} x {plan.accelerator} in {shape}: {format_money(plan.cost.usd_per_hour)} per hour"
     rows = [
         ("Configuration", f"{layout_text(plan)}, weights {plan.weight_dtype}, KV {plan.kv_dtype}, {plan.engine}"),
         ("Batch", f"max-num-seqs {plan.max_batch}, mean {plan.mean_batch:.1f} per replica at peak"),
