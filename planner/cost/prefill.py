@@ -123,15 +123,3 @@ class PrefillModel:
         """
         full = self.chunk_seconds(np.array([self.budget]))
         return full / (self.budget * self.layout.data * self.layout.pipeline)
-
-    def busy_seconds(self, new: Array, cached: Array, weights: Array) -> Array:
-        """Expected replica time one request's prefill takes, [s], (candidates, 1).
-
-        new and cached [tokens] and weights [1] of shape (samples,). Source: :meth:`seconds_per_token`
-        and :meth:`attention_seconds`, averaged over requests.
-        """
-        share = np.asarray(weights) / np.sum(weights)
-        tokens = float(np.sum(share * new))
-        attention = np.sum(share * self.attention_seconds(new, cached), axis=-1, keepdims=True)
-        ranks = self.layout.data * self.layout.pipeline
-        return tokens * self.seconds_per_token() + attention / ranks

@@ -85,22 +85,6 @@ def prefill_wait(
     return queue + (group - 1) / 2 * mean
 
 
-def first_token_sample(wait: Matrix, utilisation: Matrix, fixed: Matrix, own: Matrix, exponential: Matrix) -> Matrix:
-    """TTFT of a stratified sample of requests, (candidates, samples), [s].
-
-    ``wait`` mean queueing [s] and ``utilisation`` [1] of the prefill queue, ``fixed`` [s] per request,
-    all (candidates, 1); ``own`` (candidates, samples) [s] each request's prefill; ``exponential``
-    (samples,) stratified unit exponentials paired with it at random. With probability rho a request
-    waits, for an exponential time of mean wait/rho.
-
-    Source: the M/M/1-like tail of an M/G/1 wait; an approximation, best below 60 % utilisation.
-    """
-    rho = np.clip(utilisation, 1e-9, 1.0)
-    # P(W > w) = rho * exp(-w rho/wait): invert on the stratified variable
-    delay = np.maximum(0.0, exponential[None, :] + np.log(rho)) * wait / rho
-    return fixed + own + delay
-
-
 def percentiles(sample: Matrix, weights: Matrix) -> LatencyCurve:
     """Weighted mean and percentiles along the last axis, (candidates, 1) each, in the sample's unit.
 
