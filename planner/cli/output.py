@@ -102,52 +102,57 @@ def write(text: str, output: Path | None) -> None:
     """
     if output is None:
         _print(text)
-        return
+    else:
+        write_file(text.encode(errors="replace"), output)
+
+
+def write_file(content: bytes, output: Path, option: str = "--output") -> None:
+    """A file whole or not at all; errors as :func:`write`, naming the ``option`` that asked for it."""
     try:
         found = output.stat()
     except FileNotFoundError:
         found = None
     except OSError as error:
-        raise _failed(output, error) from None
+        raise _failed(output, option, error) from None
     if found is not None and stat.S_ISDIR(found.st_mode):
-        raise InputError("is a folder", file=str(output), key="--output", expected="a file")
+        raise InputError("is a folder", file=str(output), key=option, expected="a file")
     if found is not None and not stat.S_ISREG(found.st_mode):
         # a device or a pipe has nothing to replace, and must never be replaced
         try:
-            with output.open("w", encoding="utf-8", errors="replace") as stream:
-                stream.write(text)
+            with output.open("wb") as stream:
+                stream.write(content)
         except OSError as error:
-            raise _failed(output, error) from None
+            raise _failed(output, option, error) from None
         return
     try:
         target = output.resolve()  # through links, so that a link stays one
     except (OSError, RuntimeError):
-        raise InputError("is a loop of links", file=str(output), key="--output", expected="a file") from None
+        raise InputError("is a loop of links", file=str(output), key=option, expected="a file") from None
     if not target.parent.is_dir():
-        raise InputError("no such folder", file=str(target.parent), key="--output")
-    _replace(text, target, None if found is None else stat.S_IMODE(found.st_mode))
+        raise InputError("no such folder", file=str(target.parent), key=option)
+    _replace(content, target, None if found is None else stat.S_IMODE(found.st_mode), option)
 
 
-def _replace(text: str, target: Path, mode: int | None) -> None:
-    """The text at ``target`` by way of a file beside it, with the old file's mode if there was one."""
+def _replace(content: bytes, target: Path, mode: int | None, option: str) -> None:
+    """The content at ``target`` by way of a file beside it, with the old file's mode if there was one."""
     beside = target.parent / f".planner-{os.getpid()}.tmp"
     try:
-        with beside.open("x", encoding="utf-8", errors="replace") as stream:
-            stream.write(text)
+        with beside.open("xb") as stream:
+            stream.write(content)
         if mode is not None:
             beside.chmod(mode)
         beside.replace(target)
     except OSError as error:
-        raise _failed(target, error) from None
+        raise _failed(target, option, error) from None
     finally:
         beside.unlink(missing_ok=True)
 
 
-def _failed(output: Path, error: OSError) -> PlannerError:
+def _failed(output: Path, option: str, error: OSError) -> PlannerError:
     problem = f"cannot be written ({error.strerror})"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         return PlannerError(f"{output}: {problem}")
-    return InputError(problem, file=str(output), key="--output", expected="a file that can be written")
+    return InputError(problem, file=str(output), key=option, expected="a file that can be written")
 
 
 def _print(text: str) -> None:

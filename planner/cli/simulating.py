@@ -99,13 +99,15 @@ def simulate(
 
 def _write_records(rows: Sequence[RequestRecord], path: Path) -> None:
     """One row a request; Parquet needs pyarrow, which the parquet extra installs."""
-    from planner.cli.output import write
+    from planner.cli.output import write_file
     from planner.report.render import comma_separated
 
     if path.suffix == ".csv":
-        write(comma_separated([r._asdict() for r in rows]), path)
+        write_file(comma_separated([r._asdict() for r in rows]).encode(), path, "--records")
         return
     try:
+        import io
+
         import pyarrow
         from pyarrow import parquet
     except ImportError:
@@ -115,6 +117,6 @@ def _write_records(rows: Sequence[RequestRecord], path: Path) -> None:
             expected="its parquet extra installed, or a .csv name",
         ) from None
     columns = {name: [getattr(r, name) for r in rows] for name in rows[0]._fields} if rows else {}
-    if not path.resolve().parent.is_dir():
-        raise InputError("no such folder", file=str(path.resolve().parent), key="--records")
-    parquet.write_table(pyarrow.table(columns), path)
+    content = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns), content)
+    write_file(content.getvalue(), path, "--records")

@@ -54,6 +54,7 @@ def test_same_seed_same_bytes() -> None:
 @pytest.mark.parametrize(("options", "says"), [
     (("--records", "x.txt"), "--records"),
     (("--records", "/nowhere/x.parquet"), "no such folder"),
+    (("--records", "/nowhere/x.csv"), "--records: no such folder"),
     (("--duration", "5 parsecs"), "--duration"),
     (("--duration", "0s"), "--duration"),
     (("--rate", "0"), "--rate"),
