@@ -14,7 +14,7 @@ from planner.serving.engine_limits import EngineLimits
 from planner.serving.progress import Progress
 from planner.serving.replica import Follow, Replica
 from planner.serving.requests import Requests
-from planner.serving.simulator import Run, closed_loop, collect, draw_all_steps, starts
+from planner.serving.simulator import Run, collect, draw_all_steps, opening
 from planner.serving.step_time import StepTime
 
 Routing = Literal["least-loaded", "power-of-two", "round-robin", "random", "prefix-affinity"]
@@ -50,9 +50,7 @@ def simulate_fleet(
         raise InputError(f"replicas is {replicas}", expected="1 or more")
     limits.check(requests)
     progress = Progress(requests, draw_all_steps(requests, acceptance, seed), prefilled)
-    if concurrency is not None:
-        follow = closed_loop(progress, concurrency, think_time_s)
-    arrivals = [(progress.arrival[i], i) for i in starts(progress, concurrency)]
+    follow, arrivals = opening(progress, concurrency, think_time_s, follow)
     completions: list[tuple[float, int, int]] = []  # heap of (time, order, request)
     order = iter(range(1 << 62))
 

@@ -119,13 +119,25 @@ def run_replica(
     """
     limits.check(requests)
     progress = Progress(requests, draw_all_steps(requests, acceptance, seed), prefilled)
-    if concurrency is not None:
-        follow = closed_loop(progress, concurrency, think_time_s)
+    follow, arrivals = opening(progress, concurrency, think_time_s, follow)
     replica = Replica(progress, step_time, limits, follow)
-    for i in starts(progress, concurrency):
-        replica.submit(progress.arrival[i], i)
+    for arrival, i in arrivals:
+        replica.submit(arrival, i)
     replica.advance()
     return collect(progress, [replica])
+
+
+def opening(
+    progress: Progress, concurrency: int | None, think_time_s: float, follow: Follow | None
+) -> tuple[Follow | None, list[tuple[float, int]]]:
+    """Who follows a completion, and the (arrival [s], request) that wait for none, in order.
+
+    A closed loop of ``concurrency`` [1] with ``think_time_s`` [s] takes the place of ``follow``. Source:
+    :func:`closed_loop`, :func:`starts`.
+    """
+    if concurrency is not None:
+        follow = closed_loop(progress, concurrency, think_time_s)
+    return follow, [(progress.arrival[i], i) for i in starts(progress, concurrency)]
 
 
 def draw_all_steps(requests: Requests, acceptance: Sequence[float], seed: int) -> Sequence[int] | None:
