@@ -94,7 +94,8 @@ def _said_in(workload: str, text: str, settings: list[str] | None) -> Iterator[N
     except InputError as error:
         if error.file is not None or (error.key or "").startswith("--"):
             raise
-        from planner.documents import apply_overrides, parse_toml
+        from planner.documents import parse_toml
+        from planner.settings import apply_overrides
 
         document = apply_overrides(parse_toml(text, workload), settings or ())
         place = tuple((error.key or "").split(".")) if error.key else _place_of(document.data, error.problem)

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from planner.documents import Document, apply_overrides, parse_toml, read_toml
+from planner.documents import Document, parse_toml, read_toml
+from planner.settings import apply_overrides
 from planner.workload.demand import Recorded, build_demand, read_recorded
 from planner.workload.length_tables import build_lengths
 from planner.workload.schema import (
