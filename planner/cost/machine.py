@@ -29,7 +29,8 @@ class Machine:
     All-reduce is ``latency + bytes/bandwidth`` [s], [B/s] over the tensor-parallel group,
     all-to-all the same over the stage. ``step_overhead`` [s] per step, ``sequence_overhead`` [s]
     per sequence in it, ``verify_overhead`` [s] per verified token, ``request_overhead`` [s] per
-    request before its first token, ``stage_latency`` [s] per pipeline hop.
+    request before its first token, ``stage_latency`` [s] per pipeline hop. ``layer_overhead`` [s] of
+    the small kernels of a layer in every step, ``prefill_layer_overhead`` [s] more in one with prompts.
     """
 
     ceilings: Mapping[str, Ceiling]
@@ -43,6 +44,8 @@ class Machine:
     verify_overhead: Array = 0.0
     request_overhead: Array = 0.0
     stage_latency: Array = 0.0
+    layer_overhead: Array = 0.0
+    prefill_layer_overhead: Array = 0.0
 
     def ceiling(self, operator: str, weight_format: str | None = None) -> Ceiling:
         """The ceiling of an operator, [FLOP/s], [B/s] and [s]; KeyError when it has none.
@@ -98,6 +101,8 @@ def machine(
         engine.speculation_token_overhead_s,
         engine.request_overhead_s,
         exchange.stage_latency_s,
+        engine.layer_overhead_s,
+        engine.prefill_layer_overhead_s,
     )
 
 

@@ -66,7 +66,11 @@ class PrefillModel:
         tokens = CHUNK_GRID[None, :]
         stage = tokens * np.asarray(self.layout.data)
         operators = self.step.matmul_operators(self.machine, self.layout, tokens, stage)
-        return np.asarray(sum((o.seconds for o in operators), start=0.0)) + np.zeros_like(tokens)
+        return np.asarray(sum((o.seconds for o in operators), start=0.0)) + self.step_overhead() + np.zeros_like(tokens)
+
+    def step_overhead(self) -> Array:
+        """What a step with prompts costs beside its operators, [s]. Source: the engine's file."""
+        return self.machine.prefill_layer_overhead * self.step.model.num_layers
 
     def chunk_seconds(self, tokens: Array) -> Array:
         """Weight matmuls, experts and collectives of a chunk of ``tokens`` [tokens] per rank, [s].

@@ -172,7 +172,8 @@ class StepModel:
     def _overhead(self, machine: Machine, layout: Layout, batch: Array, queries: int) -> Array:
         verify = machine.verify_overhead * batch * queries if queries > 1 else 0.0
         hops = (layout.pipeline - 1) * machine.stage_latency
-        return machine.step_overhead + machine.sequence_overhead * batch + verify + hops
+        layers = machine.layer_overhead * self.model.num_layers
+        return machine.step_overhead + layers + machine.sequence_overhead * batch + verify + hops
 
     def matmul_operators(
         self,

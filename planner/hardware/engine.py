@@ -13,7 +13,7 @@ HUGE = 160 * 2**30
 NUMBERS = {
     "memory": ("fraction", "block_tokens", "graphs", "collectives", "reserve", "activation_factor",
                "activation_tp1", "activation_tp2", "activation_tp4"),
-    "overhead": ("step", "sequence", "request", "verified_token"),
+    "overhead": ("step", "layer", "prefill_layer", "sequence", "request", "verified_token"),
     "schedule": ("max_sequences_large", "max_sequences_small", "batched_tokens_huge",
                  "batched_tokens_large", "batched_tokens_small"),
 }  # fmt: skip
@@ -45,6 +45,16 @@ class Engine:
     def step_overhead_s(self) -> float:
         """Host time per step, [s]. Source: the file."""
         return self.values["overhead.step"]
+
+    @property
+    def layer_overhead_s(self) -> float:
+        """Small kernels of a layer in every step, [s]. Source: the file."""
+        return self.values["overhead.layer"]
+
+    @property
+    def prefill_layer_overhead_s(self) -> float:
+        """More of them in a step with prompts, which runs without a captured graph, [s]. Source: the file."""
+        return self.values["overhead.prefill_layer"]
 
     @property
     def per_sequence_overhead_s(self) -> float:

@@ -61,10 +61,11 @@ def model_step_time(
     prefill = PrefillModel(step, machine, layout, budget)
     matmul, experts = (Table((0.0, *CHUNK_GRID.tolist()), (0.0, *t.ravel().tolist())) for t in prefill.tables())
     ranks, data = int(np.asarray(layout.data * layout.pipeline)), int(np.asarray(layout.data))
-    idle = float(np.asarray(machine.step_overhead))
+    layers = float(np.asarray(machine.layer_overhead)) * step.model.num_layers
+    idle = float(np.asarray(machine.step_overhead)) + layers
     return PiecewiseStepTime(
         (idle, *base.tolist()), _merged(forms), limits, ranks, data, queries, matmul, experts,
-        _prompt(prefill, longest),
+        _prompt(prefill, longest), float(np.asarray(prefill.step_overhead())),
     )  # fmt: skip
 
 

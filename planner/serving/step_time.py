@@ -191,7 +191,7 @@ class PiecewiseStepTime(StepTime):
     largest branch is above that. ``ranks`` attention ranks in parallel share the sequences: sums are
     divided by ``min(ranks, batch)``, and a prompt is prefilled by one of them. ``matmul`` [s] of the tokens
     of one rank, ``experts`` [s] of the tokens of a stage's ``data`` ranks together; a decoding sequence
-    is ``queries`` of them. ``prompt``: attention of a chunk.
+    is ``queries`` of them. ``prompt``: attention of a chunk. ``mixed`` [s] more of a step with prompts.
 
     Source: the operators of :mod:`planner.cost`, of which this is another form.
     """
@@ -205,6 +205,7 @@ class PiecewiseStepTime(StepTime):
     matmul: Table = ZERO
     experts: Table = ZERO
     prompt: PromptAttention | None = None
+    mixed: float = 0.0
     _known: dict[tuple[int, int, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -267,7 +268,7 @@ class PiecewiseStepTime(StepTime):
         stage = rank * self.data
         matmul, experts = self.matmul.at, self.experts.at
         busiest = max(longest, total / self.ranks)
-        seconds = matmul(rank + busiest) - matmul(rank)
+        seconds = self.mixed + matmul(rank + busiest) - matmul(rank)
         seconds += experts(stage + max(busiest, total * self.data / self.ranks)) - experts(stage)
         if len(self._known) > 4096:
             self._known.clear()
@@ -296,4 +297,5 @@ class PiecewiseStepTime(StepTime):
             matmul=self.matmul.scaled(factor),
             experts=self.experts.scaled(factor),
             prompt=self.prompt.scaled(factor) if self.prompt else None,
+            mixed=factor * self.mixed,
         )
