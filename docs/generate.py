@@ -23,6 +23,7 @@ COMMANDS = (
     ("check-db",),
     ("describe",),
     ("simulate",),
+    ("measure",),
 )
 
 
