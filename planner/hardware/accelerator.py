@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 from planner.models.formats import FORMATS
 
 ENGINES = ("vllm", "sglang", "trtllm")
+ANY = "any"
 #: formats tried when an operator has no entry for the one asked, nearest first
 NEIGHBOURS = {
     "fp8": ("fp8-block",), "fp8-block": ("fp8",), "nvfp4": ("mxfp4",), "mxfp4": ("nvfp4",),
@@ -27,6 +28,25 @@ class Fact:
     kind: str
     source: str
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Factors a calibration puts on an operator: on achieved rates and bandwidths, and on the fixed time, [1]."""
+
+    compute: float = 1.0
+    memory: float = 1.0
+    latency: float = 1.0
+    bandwidth: float = 1.0
+
+    def times(self, other: Scale) -> Scale:
+        """Both factors, [1]. Source: definition."""
+        return Scale(
+            self.compute * other.compute,
+            self.memory * other.memory,
+            self.latency * other.latency,
+            self.bandwidth * other.bandwidth,
+        )
 
 
 @dataclass(frozen=True)
@@ -98,6 +118,7 @@ class Accelerator:
     note: str = ""
     sources: tuple[tuple[str, str, str], ...] = ()
     file: str = ""
+    scales: Mapping[str, Mapping[str, Scale]] = field(default_factory=dict)
     _cache: dict[tuple[str, str, str], Efficiency] = field(default_factory=dict, compare=False, repr=False)
 
     def fact(self, path: str) -> Fact | None:
@@ -198,12 +219,27 @@ class Accelerator:
         """What ``operator`` reaches in ``fmt`` under ``engine``: see :class:`Efficiency`, [1] and [s].
 
         The engine's own fit, else the median of the engines fitted, else the nearest format's, else
-        the vendor's or the general default. KeyError for an operator nobody knows. Source: in it.
+        the vendor's or the general default; a calibration's scales on it, never beyond the peak. KeyError
+        for an operator nobody knows. Source: in it.
         """
         key = (operator, fmt, engine)
         if key not in self._cache:
-            self._cache[key] = self._efficiency(operator, fmt, engine)
+            found, scale = self._efficiency(operator, fmt, engine), self.scale(operator, fmt)
+            if scale != Scale():
+                found = replace(
+                    found,
+                    compute=min(1.0, found.compute * scale.compute),
+                    memory=min(1.0, found.memory * scale.memory),
+                    latency_s=found.latency_s * scale.latency,
+                )
+            self._cache[key] = found
         return self._cache[key]
+
+    def scale(self, operator: str, fmt: str = ANY) -> Scale:
+        """Factors of the calibrations on an operator in a format, [1]. Source: the calibrations."""
+        formats = self.scales.get(operator, {})
+        found = formats.get(ANY, Scale())
+        return found.times(formats[fmt]) if fmt != ANY and fmt in formats else found
 
     def _efficiency(self, operator: str, fmt: str, engine: str) -> Efficiency:
         default = self._default(operator, fmt)
@@ -251,6 +287,10 @@ class Accelerator:
         Measured for the engine, else the median of engines, else interpolated between measured
         group sizes or derived from the links. Source: in the result.
         """
+        found, scale = self._all_reduce(ranks, engine), self.scale("all_reduce")
+        return replace(found, latency_s=found.latency_s * scale.latency, bandwidth=found.bandwidth * scale.bandwidth)
+
+    def _all_reduce(self, ranks: int, engine: str) -> AllReduce:
         named = self.all_reduces.get(engine)
         if named and ranks in named:
             return named[ranks]
@@ -292,9 +332,10 @@ class Accelerator:
             else float(rules["scale_out_share"]) * nic
         )
         latency = float(rules["latency_us"] if inside else rules["node_latency_us"])
+        scale = self.scale("all_to_all")
         return AllToAll(
-            latency * 1e-6,
-            bandwidth,
+            latency * 1e-6 * scale.latency,
+            bandwidth * scale.bandwidth,
             float(rules["hop_latency_us"]) * 1e-6,
             float(rules["stage_latency_us"]) * 1e-6,
         )

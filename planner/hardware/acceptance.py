@@ -99,5 +99,96 @@ def load_acceptance() -> AcceptanceData:
     )
 
 
+@dataclass(frozen=True)
+class MeasuredAcceptance:
+    """Acceptance lengths [tokens] of one drafter on one task, at its ``draft_tokens`` [tokens].
+
+    ``variant``: thinking on or off, where a model has both.
+    """
+
+    model: str
+    method: str
+    task: str
+    curve: Curve
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """Host time of speculation in one implementation, all in seconds; see the data file for each field."""
+
+    name: str
+    engine: str
+    source: str
+    token: float = 0.0
+    verified_token: float = 0.0
+    layer: float = 0.0
+    pass_floor: float = 0.0
+    verdict: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One step of a published method: drafting ``passes`` [1], ``nodes`` verified [tokens], ``host`` [s]."""
+
+    drafter: str
+    passes: int
+    nodes: int
+    host: float
+    source: str
+
+
+@dataclass(frozen=True)
+class SpeculationData:
+    """What published speed-ups were made with; see :func:`load_speculation`."""
+
+    measured: tuple[MeasuredAcceptance, ...]
+    datasets: Mapping[str, tuple[str, float]]
+    implementations: Mapping[str, Implementation]
+    shapes: Mapping[tuple[str, str], Shape]
+
+    def find(self, model: str, method: str, task: str) -> MeasuredAcceptance | None:
+        """The lengths of a model's drafter on a task, or None. Source: the data files."""
+        name = _key(model)
+        for one in self.measured:
+            if (one.method, one.task) == (method, task) and name.startswith(_key(one.model)):
+                return one
+        return None
+
+    def shape(self, method: str, implementation: str) -> Shape | None:
+        """The step of a method in an implementation, or None for a chain of drafts. Source: the data files."""
+        return self.shapes.get((method, implementation)) or self.shapes.get((method, "*"))
+
+
+@lru_cache(maxsize=1)
+def load_speculation() -> SpeculationData:
+    """Acceptance by task, implementations and shapes of methods, [tokens] and [s]. Source: in the entries.
+
+    >>> load_speculation().find("llama-3.1-8b", "eagle3", "chat").curve.at(3).item()
+    2.79
+    """
+    root = database_root() / "acceptance"
+    learned, by_task, made = (
+        read_toml(root / f"{name}.toml").data for name in ("learned", "measured", "implementations")
+    )
+    measured = [
+        MeasuredAcceptance(e["model"], e["method"], "code", _curve(e), e.get("thinking", "")) for e in learned["curve"]
+    ]
+    measured += [MeasuredAcceptance(e["model"], e["method"], e["task"], _curve(e)) for e in by_task["measured"]]
+    sets = {k: (v["task"], float(v["context"])) for k, v in by_task["datasets"].items() if isinstance(v, dict)}
+    numbers = ("token", "verified_token", "layer", "pass_floor", "verdict")
+    implementations = {
+        e["name"]: Implementation(e["name"], e["engine"], e["source"], *(float(e.get(n, 0.0)) for n in numbers))
+        for e in made["implementation"]
+    }
+    shapes = {
+        (e["method"], e["implementation"]): Shape(
+            e["drafter"], int(e["passes"]), int(e["nodes"]), float(e["host"]), e["source"]
+        )
+        for e in made["shape"]
+    }
+    return SpeculationData(tuple(measured), sets, implementations, shapes)
+
+
 def _key(model: str) -> str:
     return model.lower().split("/")[-1].replace("-instruct", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,6 +11,12 @@ from planner.documents import read_toml
 from planner.errors import InputError, nearest
 from planner.hardware.accelerator import Accelerator, Defaults
 from planner.hardware.assumptions import Assumptions, load_assumptions
+from planner.hardware.calibration import (
+    Calibration,
+    applied_to_accelerator,
+    applied_to_engine,
+    load_calibration,
+)
 from planner.hardware.engine import Engine, parse_engine
 from planner.hardware.loading import parse_accelerator, parse_defaults
 from planner.hardware.prices import Price, PriceBook, parse_prices, user_price
@@ -32,7 +38,10 @@ class Database:
     root: Path
     overlays: tuple[Path, ...] = ()
     extra_prices: tuple[Path, ...] = ()
-    _one: dict[str, Accelerator] = field(default_factory=dict, compare=False, repr=False)
+    calibration_files: tuple[Path, ...] = ()
+    fitted: tuple[Calibration, ...] = ()
+    _parsed: dict[Path, Accelerator | Engine] = field(default_factory=dict, compare=False, repr=False)
+    _one: dict[str, Accelerator | Engine] = field(default_factory=dict, compare=False, repr=False)
 
     def _files(self, folder: str) -> Iterator[Path]:
         yield from sorted((self.root / folder).glob("*.toml"))
@@ -58,11 +67,32 @@ class Database:
         return load_assumptions(self.root)
 
     @cached_property
+    def calibrations(self) -> tuple[Calibration, ...]:
+        """The shipped calibration and the user's on top. Source: their files."""
+        shipped = self.root / "calibration.toml"
+        files = (shipped, *self.calibration_files) if shipped.is_file() else self.calibration_files
+        return (*(load_calibration(path) for path in files), *self.fitted)
+
+    def calibrated(self, *more: Calibration) -> Database:
+        """This database with calibrations on top of those it has; files are not read again. Source: none needed."""
+        found = replace(self, fitted=(*self.fitted, *more), _one={})
+        found.__dict__["defaults"] = self.defaults
+        found.__dict__["assumptions"] = self.assumptions
+        found.__dict__["calibrations"] = (*self.calibrations, *more)
+        return found
+
+    def _accelerator(self, path: Path) -> Accelerator:
+        chip = self._parsed.get(path)
+        if not isinstance(chip, Accelerator):
+            chip = self._parsed[path] = parse_accelerator(read_toml(path), self.defaults)
+        return applied_to_accelerator(chip, self.calibrations)
+
+    @cached_property
     def accelerators(self) -> Mapping[str, Accelerator]:
         """Every accelerator by name, overlays included, in order of name. Source: their files."""
         found: dict[str, Accelerator] = {}
         for path in self._files("accelerators"):
-            chip = parse_accelerator(read_toml(path), self.defaults)
+            chip = self._accelerator(path)
             found[chip.name] = chip
         return dict(sorted(found.items()))
 
@@ -84,9 +114,10 @@ class Database:
         key = name.strip().lower()
         path = self.root / "accelerators" / f"{key}.toml"
         if not self.overlays and "accelerators" not in self.__dict__ and _is_name(key) and path.is_file():
-            if key not in self._one:
-                self._one[key] = parse_accelerator(read_toml(path), self.defaults)
-            return self._one[key]
+            chip = self._one.get(key)
+            if not isinstance(chip, Accelerator):
+                chip = self._one[key] = self._accelerator(path)
+            return chip
         if key not in self._names:
             raise InputError(
                 f"unknown accelerator {name!r}",
@@ -95,17 +126,27 @@ class Database:
             )
         return self.accelerators[self._names[key]]
 
+    def _engine(self, path: Path) -> Engine:
+        engine = self._parsed.get(path)
+        if not isinstance(engine, Engine):
+            engine = self._parsed[path] = parse_engine(read_toml(path))
+        return applied_to_engine(engine, self.calibrations)
+
     @cached_property
     def engines(self) -> Mapping[str, Engine]:
         """Every engine by name. Source: their files."""
-        parsed = [parse_engine(read_toml(path)) for path in self._files("engines")]
+        parsed = [self._engine(path) for path in self._files("engines")]
         return {engine.name: engine for engine in parsed}
 
     def engine(self, name: str) -> Engine:
         """One engine by name; InputError with the nearest name."""
         path = self.root / "engines" / f"{name.lower()}.toml"
         if not self.overlays and "engines" not in self.__dict__ and _is_name(name) and path.is_file():
-            return parse_engine(read_toml(path))
+            key = f"engine {name.lower()}"
+            engine = self._one.get(key)
+            if not isinstance(engine, Engine):
+                engine = self._one[key] = self._engine(path)
+            return engine
         if name.lower() not in self.engines:
             raise InputError(
                 f"unknown engine {name!r}",
@@ -156,12 +197,19 @@ def _kind(path: Path) -> str:
     return "engines" if "overhead" in data else "accelerators"
 
 
-def load_database(overlays: Sequence[Path] = (), prices: Sequence[Path] = ()) -> Database:
-    """The bundled database with user overlays (folders or files) and price files on top.
+def load_database(
+    overlays: Sequence[Path] = (), prices: Sequence[Path] = (), calibrations: Sequence[Path] = ()
+) -> Database:
+    """The bundled database with user overlays (folders or files), price files and calibrations on top.
 
     InputError when an overlay doesn't exist; files are read when first needed.
     """
-    for path in (*overlays, *prices):
+    for path in (*overlays, *prices, *calibrations):
         if not Path(path).exists():
             raise InputError("no such file or folder", file=str(path))
-    return Database(database_root(), tuple(Path(p) for p in overlays), tuple(Path(p) for p in prices))
+    return Database(
+        database_root(),
+        tuple(Path(p) for p in overlays),
+        tuple(Path(p) for p in prices),
+        tuple(Path(p) for p in calibrations),
+    )

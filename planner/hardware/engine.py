@@ -17,6 +17,8 @@ NUMBERS = {
     "schedule": ("max_sequences_large", "max_sequences_small", "batched_tokens_huge",
                  "batched_tokens_large", "batched_tokens_small"),
 }  # fmt: skip
+#: what an engine's file may leave out: nothing is added for it
+ABSENT = ("overhead.layer", "overhead.prefill_layer")
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,9 @@ def parse_engine(document: Document) -> Engine:
         extra = ("semantics", "hybrid_kv_manager") if section == "memory" else ()
         only_keys(document, table, (section,), (*keys, *extra))
         for key in keys:
+            if f"{section}.{key}" in ABSENT and key not in table:
+                values[f"{section}.{key}"] = 0.0
+                continue
             entry = _entry(document, table, section, key)
             values[f"{section}.{key}"] = number(document, entry, (section, key), "value", positive=False)
             sources[f"{section}.{key}"] = string(document, entry, (section, key), "source")

@@ -59,16 +59,21 @@ class Replica:
     request_overhead_s: float
 
 
+def set_up_point(point: MeasuredPoint, workers: Workers, database: Database) -> Setup:
+    """What the point's configuration names, looked up; InputError when it cannot be. Source: the database."""
+    request = EstimateRequest(
+        point.model, point.accelerator, workers.tensor, point.pipeline, workers.expert, workers.data,
+        point.weights, point.kv, point.engine,
+    )  # fmt: skip
+    return set_up(request, database, ())
+
+
 def replica_of(point: MeasuredPoint, workers: Workers, database: Database, sequences: int) -> Replica:
     """The point's model on ``workers``, for up to ``sequences`` at once; InputError when it cannot be.
 
     Source: :func:`planner.serving.model_step_time.model_step_time`; the engine's memory rule.
     """
-    request = EstimateRequest(
-        point.model, point.accelerator, workers.tensor, point.pipeline, workers.expert, workers.data,
-        point.weights, point.kv, point.engine,
-    )  # fmt: skip
-    setup = set_up(request, database, ())
+    setup = set_up_point(point, workers, database)
     machine = machine_of(setup)
     longest = point.input_tokens + point.output_tokens
     budget = setup.engine.max_batched_tokens(setup.chip.memory_bytes)
