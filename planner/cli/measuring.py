@@ -103,7 +103,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
         TextColumn("{task.completed:.0f} of {task.total:.0f}"),
     )
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
-        line = bar.add_task("measuring", total=None)
+        line = bar.add_task("measuring", total=1)
         yield lambda label, done, total: bar.update(line, description=label, completed=done, total=total)
 
 

@@ -138,6 +138,11 @@ def quoted(text: str) -> str:
     return json.dumps(one_line(text), ensure_ascii=False)
 
 
+def _figures(value: float) -> str:
+    """Four significant figures, without an exponent where that reads better."""
+    return f"{float(f'{value:.4g}'):.12g}"
+
+
 class _Writer:
     """Lines of the file, and the sources they refer to."""
 
@@ -156,33 +161,30 @@ class _Writer:
     def fact(self, key: str, value: float, unit: str, kind: str, source: str, note: str, citation: str = "") -> None:
         """One fact in the unit given, with date and note."""
         self.lines.append(
-            f"{key} = {{ value = {value:.4g}, unit = {quoted(unit)}, kind = {quoted(kind)}, "
+            f"{key} = {{ value = {_figures(value)}, unit = {quoted(unit)}, kind = {quoted(kind)}, "
             f"source = {self._source(source, citation or None)}, date = {quoted(self.date)}, note = {quoted(note)} }}"
         )
 
     def rate(self, key: str, figure: Figure) -> None:
         """A measured ceiling with its repetitions and spread."""
-        giga = figure.best / 1e9
-        unit = "GB/s" if figure.unit == "B/s" else "GFLOP/s"
-        value, scale = (giga, 1.0) if giga < 1e4 or unit == "GB/s" else (giga / 1e3, 1e3)
-        unit = unit if scale == 1.0 else "TFLOP/s"
-        typical = figure.typical / 1e9 / scale
-        note = (
-            f"best of {figure.sample.repetitions} repetitions; median {typical:.4g}, spread {figure.sample.spread:.0%}"
-        )
-        self.fact(key, value, unit, "measured", f"planner measure, {figure.method}", note)
+        scale, unit = 1e9, "GB/s" if figure.unit == "B/s" else "GFLOP/s"
+        if figure.best >= 1e13 and unit == "GFLOP/s":
+            scale, unit = 1e12, "TFLOP/s"
+        median_, sample = _figures(figure.typical / scale), figure.sample
+        note = f"best of {sample.repetitions} repetitions; median {median_}, spread {sample.spread:.0%}"
+        self.fact(key, figure.best / scale, unit, "measured", f"planner measure, {figure.method}", note)
 
     def achieved(self, operator: str, fmt: str, fit: Fit, kind: str = "measured", note: str = "") -> None:
         """One table of what an operator reaches."""
         self.lines += ["", f"[achieved.{operator}.{fmt}.generic]"]
         shares = {"compute": fit.compute, "memory": fit.memory}
-        self.lines += [f"{key} = {value:.4g}" for key, value in shares.items() if value is not None]
+        self.lines += [f"{key} = {_figures(value)}" for key, value in shares.items() if value is not None]
         if fit.latency is not None:
-            self.lines.append(f"latency_us = {fit.latency * 1e6:.4g}")
+            self.lines.append(f"latency_us = {_figures(fit.latency * 1e6)}")
         if fit.half_tokens is not None:
-            self.lines.append(f"half_tokens = {fit.half_tokens:.4g}")
+            self.lines.append(f"half_tokens = {_figures(fit.half_tokens)}")
         if fit.residual is not None and kind == "measured":
-            self.lines += [f"residual = {fit.residual:.4g}", f"points = {fit.points}"]
+            self.lines += [f"residual = {_figures(fit.residual)}", f"points = {fit.points}"]
         self.lines += [f"kind = {quoted(kind)}", f"source = {self._source(fit.source)}"]
         if note:
             self.lines.append(f"note = {quoted(note)}")

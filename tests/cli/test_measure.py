@@ -155,3 +155,21 @@ def test_the_command_line_starts_without_the_benchmarks() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     assert importlib.util.find_spec("planner.measuring")
+
+
+def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch, calm: None) -> None:
+    from planner.cli import measuring
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with measuring._progress(quiet=False) as said:
+        assert said is not None
+        said("fp32 matmul", 3, 17)
+    assert "fp32 matmul" in terminal.getvalue()
+    assert "3 of 17" in terminal.getvalue()
+    with measuring._progress(quiet=True) as said:
+        assert said is None
