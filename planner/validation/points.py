@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from planner.errors import InputError
@@ -114,7 +115,7 @@ def _read(row: Row, name: str, file: str, database: Database) -> MeasuredPoint |
         return Skipped(name, file, "holds no measured latency or throughput")
     chip = accelerator_named(row.get("gpu", ""), database)
     engine, version = engine_named(row.get("engine", "") or row.get("backend", ""))
-    model, said = model_named(row.get("model", ""))
+    model, said = _named(row.get("model", ""))
     said = format_named(row.get("weight_precision", "")) or said
     model = _checkpoint(model, said)
     weights = weight_choice(model, said)
@@ -147,10 +148,21 @@ def _checkpoint(model: Model, said: str) -> Model:
     short = {"nvfp4": "nvfp4", "mxfp4": "nvfp4", "fp8": "fp8", "fp8-block": "fp8"}.get(said)
     if short is None or weight_choice(model, said) == "native":
         return model
+    return _entry(f"{model.name}-{short}") or model
+
+
+@lru_cache(maxsize=1024)
+def _named(label: str) -> tuple[Model, str]:
+    """Tables name a handful of models thousands of times."""
+    return model_named(label)
+
+
+@lru_cache(maxsize=1024)
+def _entry(name: str) -> Model | None:
     try:
-        return load_model(f"{model.name}-{short}")
+        return load_model(name)
     except InputError:
-        return model
+        return None
 
 
 def _number(text: str) -> float | None:

@@ -209,3 +209,24 @@ def test_every_entry_has_sane_figures(name: str) -> None:
     assert model.hidden > 0
     assert model.source
     assert model.hf_id
+
+
+@pytest.mark.parametrize(
+    ("alias", "name", "billions"),
+    [
+        ("Llama-2-7B", "llama-2-7b-hf", 6.74), ("llama-13b", "llama-2-13b", 13.02), ("llama2-70b", "llama-2-70b", 68.98),
+        ("LLaMA-70B", "llama-2-70b", 68.98), ("gptj", "gpt-j-6b", 6.05), ("tiiuae/falcon-180B", "falcon-180b", 178.6),
+        ("llama3.1-405b", "llama-3.1-405b", 405.9),
+    ],
+)  # fmt: skip
+def test_models_of_older_benchmarks_go_by_the_names_benchmarks_print(alias: str, name: str, billions: float) -> None:
+    model = load_model(alias)
+    assert model.name == name
+    assert model.total_parameters / 1e9 == pytest.approx(billions, rel=2e-3)
+
+
+def test_blocks_of_two_matrices() -> None:
+    for name, width in (("gpt-j-6b", 16384), ("falcon-180b", 4 * 14848)):
+        (layer,) = load_model(name).layers
+        assert layer.mlp is not None and not isinstance(layer.mlp, MoeMlp)
+        assert (layer.mlp.intermediate, layer.mlp.gated) == (width, False)
