@@ -319,6 +319,7 @@ def _compare(row: Row, file: str, database: Database) -> Comparison | Skipped:
         return Skipped(name, file, f"mean prompt length of {benchmark} has no source")
     if "doubtful" in row.get("weight_precision", "") or row.get("weight_precision", "") in ("", "UNSET"):
         return Skipped(name, file, "weight format not recorded")
+    row = {**row, **_chips(row)}
     point = read_point({**row, "isl": f"{lengths.input:g}", "osl": f"{output:g}", "model": benchmark}, file, database)
     if isinstance(point, Skipped):
         return point
@@ -343,6 +344,15 @@ def _compare(row: Row, file: str, database: Database) -> Comparison | Skipped:
         precision=row.get("weight_precision", "").split(" (")[0], load=load,
         kind=row.get("scenario", ""), extrapolates="; ".join(reasons),
     )  # fmt: skip
+
+
+def _chips(row: Row) -> Mapping[str, str]:
+    """Cards with two accelerators ("Dual") are counted as cards: their accelerators and an accelerator's rate."""
+    gpus = _number(row.get("n_gpus", ""))
+    rate = _number(row.get("output_tok_s_per_gpu", ""))
+    if not re.search(r"\bDual\b", row.get("gpu", "")) or gpus is None or rate is None:
+        return {}
+    return {"n_gpus": f"{2 * gpus:g}", "output_tok_s_per_gpu": repr(rate / 2)}
 
 
 def _number(text: str) -> float | None:

@@ -221,3 +221,15 @@ def test_layouts_are_those_recorded_or_all_that_divide(database: Database) -> No
 def test_infinite_limits_are_those_of_the_cache(database: Database) -> None:
     state = h200(database)
     assert served_rate(state, math.inf, math.inf) == pytest.approx(state.rate(state.most), rel=0.05)
+
+
+def test_a_card_of_two_is_two_accelerators(database: Database) -> None:
+    row = {
+        **rows(ROWS)[3],
+        "gpu": "[MAXSUM] MS-Intel Arc Pro B60 Dual 48G Turbo",
+        "weight_precision": "UINT4",
+        "tp": "",
+    }
+    row |= {"n_gpus": "4", "engine": "vLLM 0.9.0", "output_tok_s_per_gpu": "1618.092"}
+    compared, _ = mlperf([row], "t.csv", database)
+    assert compared[0].accelerator == "arc-pro-b60" and compared[0].measured == pytest.approx(809.046)
