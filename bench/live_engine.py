@@ -327,7 +327,8 @@ without the path of the tokenizer. `config.json` is the model's; its weights are
   2 GiB at 8192 bytes a token.
 
 The machine was shared with other work, on both cores. Each sweep has its own prompts; of each point the faster
-repetition is kept, since other work only takes time from the engine. Times in milliseconds.
+repetition is kept, since other work only takes time from the engine. All repetitions are below; one that was
+stopped early has fewer points. Times in milliseconds.
 
 {chr(10).join(f"{table}{chr(10)}" for table in tables)}
 Spread, the largest over the smallest less one:
