@@ -129,7 +129,7 @@ def _blocks(found: Measurement, name: str) -> Sequence[Block]:
     from planner.report.blocks import Heading, Text, sheet
 
     host = found.host
-    threads = f", {host.threads} threads" if host.device == "cpu" else ""
+    threads = f", {host.threads} thread{'s' if host.threads > 1 else ''}" if host.device == "cpu" else ""
     rows = [
         (f.label, _shown(f.best, f.unit), _shown(f.typical, f.unit), f"{f.sample.spread:.0%}", f.sample.repetitions)
         for f in found.figures
