@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.errors import InputError, nearest
-from planner.hardware.acceptance import AcceptanceData
+from planner.hardware.acceptance import AcceptanceData, Curve
 
 Vector = npt.NDArray[np.float64]
 
@@ -55,6 +55,44 @@ def alpha_from_length(length: float, draft_tokens: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if acceptance_length(middle, draft_tokens) < length else (low, middle)
     return (low + high) / 2
+
+
+def measured_length(curve: Curve, draft_tokens: int) -> float:
+    """Acceptance length at any draft length from a few measured ones, [tokens].
+
+    Between the measured ones linear; beyond them as if every draft were accepted on its own with the
+    probability the nearest of them implies. Source: arXiv 2211.17192, equation 1; the measurements.
+
+    >>> from planner.hardware.acceptance import Curve
+    >>> random_tokens = Curve((3.0,), (2.5,), "measured", "a run")
+    >>> [round(measured_length(random_tokens, k), 2) for k in (1, 2, 3)]
+    [1.69, 2.17, 2.5]
+    """
+    first, last = curve.draft_tokens[0], curve.draft_tokens[-1]
+    if first <= draft_tokens <= last:
+        return float(curve.at(np.array(float(draft_tokens))))
+    nearest = 0 if draft_tokens < first else -1
+    alpha = alpha_from_length(curve.lengths[nearest], int(curve.draft_tokens[nearest]))
+    return float(acceptance_length(alpha, draft_tokens))
+
+
+def continued_length(lengths: Sequence[float], draft_tokens: int) -> float:
+    """Acceptance length at ``draft_tokens`` [tokens] from ``lengths`` [tokens] at 1, 2, 3, ..., [tokens].
+
+    Every further draft is accepted with the chance of the last one measured, given those before.
+    Source: definition; chances fall slowly with the position.
+
+    >>> round(continued_length([1.84, 2.50, 2.99], 5), 2)
+    3.62
+    """
+    known = [1.0, *lengths]
+    gains = np.diff(known)
+    chance = min(1.0, float(gains[-1] / gains[-2])) if len(gains) > 1 and gains[-2] > 0 else float(gains[-1])
+    found, gain = known[min(draft_tokens, len(lengths))], float(gains[-1])
+    for _ in range(len(lengths), draft_tokens):
+        gain *= chance
+        found += gain
+    return float(found)
 
 
 @dataclass(frozen=True)

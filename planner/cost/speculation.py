@@ -38,11 +38,13 @@ def draft_model(
 ) -> Model | None:
     """The drafter of ``method`` as a model of its own, or None when it has no weights.
 
-    MTP is the target's own extra layer with a 2d-to-d projection and the shared head; EAGLE-3 one
-    dense layer with a 3d-to-d projection and a head over ``draft_vocab`` [tokens]. n-gram and none
-    have no weights. ``formats``: weight formats the target runs in, its own by default.
+    MTP is the target's own extra layer with a 2d-to-d projection and the shared head; EAGLE and
+    EAGLE-2 one dense layer with a 2d-to-d projection and the target's head; EAGLE-3 one with a 3d-to-d
+    projection and a head over ``draft_vocab`` [tokens]. n-gram and none have no weights. ``formats``:
+    weight formats the target runs in, its own by default.
 
-    Source: DeepSeek-V3, arXiv 2412.19437, section 2.2 (MTP); EAGLE-3, arXiv 2503.01840.
+    Source: DeepSeek-V3, arXiv 2412.19437, section 2.2 (MTP); EAGLE, arXiv 2401.15077; EAGLE-3, arXiv
+    2503.01840.
     """
     if method == "mtp" and target.draft_layers:
         layers = (*target.draft_layers[:1], Layer(None, Combine(0, parts=2)))
@@ -50,16 +52,17 @@ def draft_model(
             f"{target.name} MTP", "mtp", target.hidden, target.vocab, layers, True,
             formats=target.formats if formats is None else formats,
         )  # fmt: skip
-    if method == "eagle3":
+    if method in ("eagle", "eagle3"):
         heads = max(1, target.hidden // HEAD_DIM)
         widths = [m.intermediate for m in (x.mlp for x in target.layers) if isinstance(m, DenseMlp)]
         layer = Layer(
             FullAttention(heads, max(1, heads // 4), HEAD_DIM),
             DenseMlp(max(widths, default=4 * target.hidden)),
         )
-        layers = (layer, Layer(None, Combine(0, parts=3)))
-        vocab = min(draft_vocab or target.vocab, target.vocab)
-        return Model(f"{target.name} EAGLE-3", "eagle3", target.hidden, vocab, layers, True)
+        layers = (layer, Layer(None, Combine(0, parts=3 if method == "eagle3" else 2)))
+        own = draft_vocab if method == "eagle3" else 0
+        name = f"{target.name} {'EAGLE-3' if method == 'eagle3' else 'EAGLE'}"
+        return Model(name, method, target.hidden, min(own or target.vocab, target.vocab), layers, True)
     return None
 
 
@@ -68,7 +71,9 @@ class Drafter:
     """What drafting ``draft_tokens`` tokens per step costs beside the verification.
 
     ``model`` None: drafting costs ``verify_share`` of the verification (n-gram lookup).
-    ``token_overhead`` [s] is the host's share per draft token.
+    ``token_overhead`` [s] is the host's share per draft token; ``pass_floor`` [s] the least time of a
+    pass, where its kernels are launched one by one. ``nodes`` [tokens] of a tree are verified instead of
+    the drafts and the token before them.
     """
 
     method: str
@@ -77,6 +82,17 @@ class Drafter:
     token_overhead: float = 0.0
     verify_share: float = 0.0
     kv_format: str = "bf16"
+    pass_floor: float = 0.0
+    nodes: int = 0
+
+    @property
+    def queries(self) -> int:
+        """Tokens a verification checks per sequence, [tokens]. Source: definition.
+
+        >>> Drafter("eagle3", 3).queries, Drafter("eagle3", 9, nodes=61).queries
+        (4, 61)
+        """
+        return self.nodes or self.draft_tokens + 1
 
     def seconds(
         self,
@@ -99,7 +115,7 @@ class Drafter:
         for operator in drafting.operators(machine, layout, batch, contexts):
             if operator.name != "step overhead":
                 one = one + operator.seconds
-        return self.draft_tokens * (one + self.token_overhead)
+        return self.draft_tokens * np.maximum(one + self.token_overhead, self.pass_floor)
 
     def weight_bytes(self, layout: Layout) -> Array:
         """Weights of the drafter on one accelerator, [B], without embeddings it shares.
@@ -138,10 +154,32 @@ def speculative_step_seconds(
 
     Source: Leviathan et al., arXiv 2211.17192; verification keeps KV bytes and multiplies FLOPs.
     """
-    queries = drafter.draft_tokens + 1
+    queries = drafter.queries
     verify: Array = 0.0
     for operator in step.operators(machine, layout, batch, contexts, queries, shared_read):
         verify = verify + operator.seconds
-    if drafter.draft_tokens == 0:
+    if queries == 1:
         return verify
     return verify + drafter.seconds(machine, layout, batch, contexts, verify)
+
+
+def eager_step_seconds(
+    step: StepModel,
+    machine: Machine,
+    layout: Layout,
+    batch: Array,
+    contexts: npt.NDArray[np.float64],
+    layer_seconds: float,
+    queries: int = 1,
+) -> Array:
+    """Time of a step whose kernels are launched one by one, [s], (candidates, batches).
+
+    The longer of the device's work and the host's ``layer_seconds`` [s] for each layer; ``batch``
+    [sequences], ``contexts`` [tokens], ``queries`` [tokens] of each sequence. Launches run ahead of the
+    device, so they don't add. Source: SpecDecode-Bench, arXiv 2601.11580, on launch-bound decoding.
+    """
+    device: Array = 0.0
+    for operator in step.operators(machine, layout, batch, contexts, queries):
+        if operator.name != "step overhead":
+            device = device + operator.seconds
+    return np.maximum(device, step.model.num_layers * layer_seconds)
