@@ -21,15 +21,23 @@ NUMBERS = {
 ABSENT = ("overhead.layer", "overhead.prefill_layer")
 
 
+#: what is true or false
+FLAGS = {"schedule": ("mixed_steps",)}
+
+
 @dataclass(frozen=True)
 class Engine:
-    """One engine's defaults; ``values`` by ``section.key`` in SI."""
+    """One engine's defaults; ``values`` by ``section.key`` in SI.
+
+    ``mixed_steps``: whether a step that prefills prompts also decodes.
+    """
 
     name: str
     version: str
     title: str
     memory_semantics: str
     hybrid_kv_manager: bool
+    mixed_steps: bool
     values: Mapping[str, float]
     sources: Mapping[str, str]
 
@@ -115,7 +123,7 @@ def parse_engine(document: Document) -> Engine:
     sources: dict[str, str] = {}
     for section, keys in NUMBERS.items():
         table = data.get(section, {})
-        extra = ("semantics", "hybrid_kv_manager") if section == "memory" else ()
+        extra = ("semantics", "hybrid_kv_manager") if section == "memory" else FLAGS.get(section, ())
         only_keys(document, table, (section,), (*keys, *extra))
         for key in keys:
             if f"{section}.{key}" in ABSENT and key not in table:
@@ -125,18 +133,25 @@ def parse_engine(document: Document) -> Engine:
             values[f"{section}.{key}"] = number(document, entry, (section, key), "value", positive=False)
             sources[f"{section}.{key}"] = string(document, entry, (section, key), "source")
     memory = data["memory"]
-    hybrid = _entry(document, memory, "memory", "hybrid_kv_manager").get("value")
-    if not isinstance(hybrid, bool):
-        raise document.error(("memory", "hybrid_kv_manager"), f"is {hybrid!r}", "true or false")
+    hybrid = _flag(document, memory, "memory", "hybrid_kv_manager")
+    mixed = "mixed_steps" not in data["schedule"] or _flag(document, data["schedule"], "schedule", "mixed_steps")
     return Engine(
         string(document, data, (), "name"),
         string(document, data, (), "version", default=""),
         string(document, data, (), "label", default=data["name"]),
         string(document, memory, ("memory",), "semantics", choices=("total", "free")),
         hybrid,
+        mixed,
         values,
         sources,
     )
+
+
+def _flag(document: Document, table: Mapping[str, Any], section: str, key: str) -> bool:
+    found = _entry(document, table, section, key).get("value")
+    if not isinstance(found, bool):
+        raise document.error((section, key), f"is {found!r}", "true or false")
+    return found
 
 
 def _entry(document: Document, table: Mapping[str, Any], section: str, key: str) -> dict[str, Any]:

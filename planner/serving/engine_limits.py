@@ -14,7 +14,8 @@ class EngineLimits:
 
     ``kv_tokens`` None: memory without end. ``max_chunk_tokens`` of one prompt in one step, None: the
     whole budget. ``prefix_block_tokens`` a hash of a request's prefix stands for. A decoding sequence
-    takes ``sequence_tokens`` of the budget: more than one when it verifies drafts.
+    takes ``sequence_tokens`` of the budget: more than one when it verifies drafts. ``mixed`` False: while there
+    are prompts to prefill steps do nothing else, and decodes wait.
     """
 
     token_budget: int
@@ -24,6 +25,7 @@ class EngineLimits:
     max_chunk_tokens: int | None = None
     prefix_block_tokens: int = 512
     sequence_tokens: int = 1
+    mixed: bool = True
 
     def check(self, requests: Requests) -> None:
         """Raise InputError for limits that make no sense, or a request that can never fit."""

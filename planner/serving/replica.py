@@ -42,7 +42,7 @@ class Replica:
     ) -> None:
         self.progress, self.step_time, self.follow, self.index = progress, step_time, follow, index
         self.slots = max(1, min(limits.max_sequences, limits.token_budget // limits.sequence_tokens))
-        self.budget, self.each = limits.token_budget, limits.sequence_tokens
+        self.budget, self.each, self.mixed = limits.token_budget, limits.sequence_tokens, limits.mixed
         self.most_of_one = limits.max_chunk_tokens or limits.token_budget
         self.block = limits.block_tokens
         bounded = limits.kv_tokens is not None
@@ -91,7 +91,7 @@ class Replica:
             return math.inf
         batch = self.batch
         clock = self.clock if self.active or self.waiting else max(self.clock, self.soon)
-        base, slope, _ = self.step_time.decode(batch.size, batch.totals, batch.growths)
+        base, slope, _ = self._decode(not self.mixed)
         if self.chunked or not batch.size or self.next < len(self.coming) or self._admissible():
             return clock + base / 2
         whole = max(1, batch.steps_that_fit(self.free, batch.steps_undisturbed())) - 1
@@ -250,6 +250,11 @@ class Replica:
 
     # -- advancing -------------------------------------------------------------------------------
 
+    def _decode(self, alone: bool = False) -> tuple[float, float, float]:
+        """Time [s] of the decodes beside prompts, its growth, and the steps it holds; of none if ``alone``."""
+        batch, none = self.batch, (0.0,) * len(self.batch.totals)
+        return self.step_time.decode(*((0, none, none) if alone else (batch.size, batch.totals, batch.growths)))
+
     def _decode_many(self, most: int | None, until: float) -> None:
         """As many undisturbed decode steps as there are, in one go."""
         batch = self.batch
@@ -258,7 +263,7 @@ class Replica:
             limit = most
         if self.free != math.inf:
             limit = batch.steps_that_fit(self.free, limit)
-        base, slope, holds = self.step_time.decode(batch.size, batch.totals, batch.growths)
+        base, slope, holds = self._decode()
         if holds < limit:
             limit = int(holds)
         # nobody overtakes a line that stands, unless by priority
@@ -287,7 +292,8 @@ class Replica:
         p, batch = self.progress, self.batch
         if not self.chunked or p.prefilled:
             return False
-        budget, limit = self.budget - batch.size * self.each, 1 << 62
+        beside = batch.size if self.mixed else 0
+        budget, limit = self.budget - beside * self.each, 1 << 62
         takes: list[tuple[int, int]] = []
         chunks: list[tuple[int, int]] = []
         for i in self.chunked:
@@ -307,23 +313,23 @@ class Replica:
                 return False
             if not self.waiting or p.requests.priority:
                 until = min(until, self.soon)
-        if batch.size:
+        if beside:
             limit = batch.steps_that_fit(self.free, min(limit, batch.steps_undisturbed()))
-        base, slope, holds = self.step_time.decode(batch.size, batch.totals, batch.growths)
+        base, slope, holds = self._decode(not self.mixed)
         limit = int(min(limit, holds))
-        limit, seconds = chunk_steps(self.step_time, batch.size, chunks, until - self.clock, base, slope, limit)
+        limit, seconds = chunk_steps(self.step_time, beside, chunks, until - self.clock, base, slope, limit)
         if limit < 2:
             return False
         for i, take in takes:
             self._fill(i, take * limit)
-        self._pass(limit, seconds)
+        self._pass(limit if self.mixed else 0, seconds)
         return True
 
     def _mixed_step(self, admit: bool) -> None:
         """One step with prefill chunks; admits from the queue while budget, slots and blocks last."""
         p, step_time, batch = self.progress, self.step_time, self.batch
-        budget = self.budget - batch.size * self.each
-        seconds = step_time.decode(batch.size, batch.totals, batch.growths)[0]
+        beside = batch.size if self.mixed else 0
+        budget = self.budget - beside * self.each
         # room for the batch to grow is set aside before anyone is admitted
         grown = batch.blocks_grown(1) if self.free != math.inf else 0.0
         self._take(grown)
@@ -347,10 +353,12 @@ class Replica:
             if take == left:
                 finished.append(i)
             position += 1
+        alone = bool(chunks) and not self.mixed
+        seconds = self._decode(alone)[0]
         if chunks:
-            seconds += step_time.prefill(batch.size, chunks)
+            seconds += step_time.prefill(beside, chunks)
         self.free += grown
-        self._pass(1, seconds)
+        self._pass(0 if alone else 1, seconds)
         for i in finished:
             self.chunked.remove(i)
             self._join(i)

@@ -62,6 +62,7 @@ def simulate(
     concurrency: int | None = None,
     think_time_s: float = 0.0,
     seed: int = 0,
+    mixed: bool = True,
 ) -> list[RequestRecord]:
     """Run requests through one replica; one record each, in the order given, [s] and [tokens].
 
@@ -79,6 +80,7 @@ def simulate(
     ``acceptance`` (k,) [1] of each draft position: steps verify k drafts, and each request's number of
     steps is drawn with ``seed``. ``concurrency``: a closed loop that ignores arrival times, with that
     many requests in flight from time 0 and the next one sent ``think_time_s`` [s] after a completion.
+    ``mixed`` False: prompts first, as SGLang's default: steps with prompts decode nobody.
 
     Raises InputError for malformed requests and for one that can never fit.
 
@@ -92,7 +94,7 @@ def simulate(
     """
     limits = EngineLimits(
         token_budget, max_sequences, kv_tokens, block_tokens, max_chunk_tokens, prefix_block_tokens,
-        1 + len(acceptance),
+        1 + len(acceptance), mixed,
     )  # fmt: skip
     return run_replica(
         read_requests(requests), step_time, limits, acceptance=acceptance, concurrency=concurrency,

@@ -117,6 +117,7 @@ def replica_limits(found: Search, sized: Sized, sequences: int, longest: float =
         block_tokens=block,
         max_chunk_tokens=int(rows.budget),
         sequence_tokens=queries,
+        mixed=found.engine.mixed_steps,
     )
 
 

@@ -145,8 +145,8 @@ def _read(row: Row, name: str, file: str, database: Database) -> MeasuredPoint |
 
 def _checkpoint(model: Model, said: str) -> Model:
     """The catalogue's own entry of a quantised checkpoint where it has one: some layers stay as they were."""
-    short = {"nvfp4": "nvfp4", "mxfp4": "nvfp4", "fp8": "fp8", "fp8-block": "fp8"}.get(said)
-    if short is None or weight_choice(model, said) == "native":
+    short = {"nvfp4": "nvfp4", "mxfp4": "nvfp4", "fp8-block": "fp8"}.get(said)
+    if short is None or said in model.formats.values():
         return model
     return _entry(f"{model.name}-{short}") or model
 

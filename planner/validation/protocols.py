@@ -86,7 +86,7 @@ def replica_of(point: MeasuredPoint, workers: Workers, database: Database, seque
     step = model_step_time(setup.step, NONE, machine, setup.layout, sequences=sequences, budget=budget, longest=longest)
     limits = EngineLimits(
         token_budget=max(budget * workers.data, sequences), max_sequences=sequences, kv_tokens=kv_tokens,
-        block_tokens=block, max_chunk_tokens=budget,
+        block_tokens=block, max_chunk_tokens=budget, mixed=setup.engine.mixed_steps,
     )  # fmt: skip
     return Replica(setup, step, limits, float(np.asarray(machine.request_overhead)))
 

@@ -84,6 +84,7 @@ def run_step_by_step(
     concurrency: int | None = None,
     think_time_s: float = 0.0,
     prefilled: bool = False,
+    mixed: bool = True,
 ) -> tuple[list[Sequence], int]:
     every = [
         Sequence(i, float(r["arrival_s"]), int(r["input_tokens"]), int(r["output_tokens"]), int(r.get("priority", 0)),
@@ -227,7 +228,7 @@ def run_step_by_step(
         decoding = [s for s in running if s.decoding]
         grown = growth()
         shrink(grown)
-        budget = token_budget - len(decoding) * sequence_tokens
+        budget = token_budget - (len(decoding) * sequence_tokens if mixed else 0)
         prompts = [s for s in running if not s.decoding]
         chunks: list[tuple[int, int]] = []
         position = 0
@@ -248,6 +249,8 @@ def run_step_by_step(
             fill(s, take)
             budget -= take
             position += 1
+        if chunks and not mixed:
+            decoding = []
         clock += step_seconds(step_time, [s.context for s in decoding], chunks)
         taken += 1
         for s in decoding:

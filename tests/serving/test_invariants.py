@@ -48,7 +48,7 @@ class Watched(Replica):
         before = self.clock
         super()._pass(steps, seconds)
         assert self.clock >= before
-        if steps:
+        if steps or seconds:
             self.intervals.append((before, self.clock))
         self.preempting = False
         self.check_cache()
@@ -56,6 +56,10 @@ class Watched(Replica):
     def check_work(self, steps: int) -> None:
         """A step leaves nobody in line who would have fitted into it."""
         filled, self.prefill_seen = self.prefilled - self.prefill_seen, self.prefilled
+        if not self.mixed:  # prompts or decodes
+            assert not (steps and filled)
+            if not steps:
+                return
         spare = steps * (self.budget - self.batch.size * self.each) - filled
         assert spare >= 0
         if spare and self.most_of_one >= self.budget:

@@ -107,6 +107,11 @@ CASES: dict[str, tuple[list[dict[str, Any]], StepTime, dict[str, Any]]] = {
                                {**LIMITS, "kv_tokens": 20_000, "prefix_block_tokens": 64, "block_tokens": 32}),
     "priorities, preemptions": ([{**r, "priority": k % 3} for k, r in enumerate(poisson(300, 20, 500, 400))],
                                 H100_8B, {**LIMITS, "kv_tokens": 14_000}),
+    "prompts first": (poisson(300, 8, 1000, 250), H100_8B, {**LIMITS, "mixed": False}),
+    "prompts of 32k first": (poisson(60, 0.5, 32_000, 200, cv=0.3), H100_8B, {**LIMITS, "mixed": False}),
+    "prompts first, preemptions": (poisson(300, 30, 300, 600), SPARSE, {**LIMITS, "kv_tokens": 12_000, "mixed": False}),
+    "prompts first, closed loop, chunks capped": (poisson(200, 1, 3000, 200), H100_8B,
+                                                  {**LIMITS, "concurrency": 24, "max_chunk_tokens": 512, "mixed": False}),
     "closed loop": (poisson(200, 1, 800, 200), H100_8B, {**LIMITS, "concurrency": 24}),
     "closed loop with pauses, preemptions": (poisson(200, 1, 800, 300), H100_8B,
                                              {**LIMITS, "concurrency": 64, "think_time_s": 0.7, "kv_tokens": 30_000}),
@@ -153,7 +158,9 @@ def test_prefixes_are_found_and_forgotten() -> None:
     block=st.sampled_from([1, 16, 64]),
     sparse=st.booleans(),
     acceptance=st.sampled_from([(), (0.7,), (0.9, 0.5, 0.3)]),
-    extra=st.sampled_from([{}, {"concurrency": 5}, {"max_chunk_tokens": 100}, {"families": 2}, {"levels": 2}]),
+    extra=st.sampled_from(
+        [{}, {"concurrency": 5}, {"max_chunk_tokens": 100}, {"families": 2}, {"levels": 2}, {"mixed": False}]
+    ),
 )
 def test_equals_it_on_any_workload(
     n: int, rate: float, length: int, output: int, seed: int, block: int, sparse: bool,
