@@ -39,6 +39,8 @@ def expert_work(
     devices: Array = 1.0,
     independence: float = 1.0,
     distinct_tokens: Array | None = None,
+    ranks: Array = 1.0,
+    activation: Array = 1.0,
 ) -> tuple[Array, Array, Array]:
     """FLOPs, weight bytes and activation bytes of the routed experts on one accelerator.
 
@@ -52,8 +54,10 @@ def expert_work(
         devices: accelerators the experts are spread over (whole or sliced), [1].
         independence: see :func:`distinct_experts`.
         distinct_tokens: tokens to count distinct experts for, when drafts make it fewer, [tokens].
+        ranks: expert-parallel ranks that hold whole experts; those that share slices of one see all its tokens.
+        activation: times the kernel moves its routed tokens in and out, [1].
 
-    ``2*T*k*P`` [FLOP], ``N(T)*P*b`` [B] and ``2*T*k*2*width`` [B], each over ``devices``; shapes
+    ``2*T*k*P`` [FLOP] and ``N(T)*P*b`` [B] over ``devices``, ``a*2*T*k*2*width`` [B] over ``ranks``; shapes
     broadcast.
 
     Source: DeepSeek-AI, "DeepSeek-V3", arXiv 2412.19437 (layer shapes); balls into bins for N(T).
@@ -68,5 +72,5 @@ def expert_work(
     return (
         2 * routed * expert_parameters / devices,
         touched * expert_parameters * bytes_per_weight / devices,
-        2 * 2 * routed * width / devices,
+        activation * 2 * 2 * routed * width / ranks,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: the form the matmul constants were fitted in rounds the knee off with a 4-norm
 MATMUL_EXPONENT = 4.0
+#: grouped matmuls of experts read weights and compute one after the other: both times add
+EXPERT_EXPONENT = 1.0
 OPERATORS = (
     "decode_attention", "latent_attention", "sparse_attention", "indexer", "prefill_attention",
 )  # fmt: skip
@@ -25,7 +27,8 @@ OPERATORS = (
 class Machine:
     """One accelerator under one engine, in one layout; or N of them as (N, 1) arrays.
 
-    ``ceilings``: achieved rates by operator, matmuls and experts as ``matmul/<format>``.
+    ``ceilings``: achieved rates by operator, matmuls and experts as ``matmul/<format>``;
+    ``expert_activations``: times experts in a format move their routed tokens in and out [1].
     All-reduce is ``latency + bytes/bandwidth`` [s], [B/s] over the tensor-parallel group,
     all-to-all the same over the stage. ``step_overhead`` [s] per step, ``sequence_overhead`` [s]
     per sequence in it, ``verify_overhead`` [s] per verified token, ``request_overhead`` [s] per
@@ -46,6 +49,7 @@ class Machine:
     stage_latency: Array = 0.0
     layer_overhead: Array = 0.0
     prefill_layer_overhead: Array = 0.0
+    expert_activations: Mapping[str, Array] = field(default_factory=dict)
 
     def ceiling(self, operator: str, weight_format: str | None = None) -> Ceiling:
         """The ceiling of an operator, [FLOP/s], [B/s] and [s]; KeyError when it has none.
@@ -81,7 +85,7 @@ def machine(
     for fmt in {*weight_formats, "bf16"}:
         compute = accelerator.compute_format(fmt)
         add(f"matmul/{fmt}", "matmul", fmt, compute, MATMUL_EXPONENT)
-        add(f"experts/{fmt}", "experts", fmt, compute)
+        add(f"experts/{fmt}", "experts", fmt, compute, EXPERT_EXPONENT)
     for operator in OPERATORS:
         compute = "fp8" if operator == "indexer" else "bf16"
         add(operator, operator, kv_format, compute)
@@ -103,6 +107,7 @@ def machine(
         exchange.stage_latency_s,
         engine.layer_overhead_s,
         engine.prefill_layer_overhead_s,
+        {fmt: accelerator.efficiency("experts", fmt, name).activation for fmt in {*weight_formats, "bf16"}},
     )
 
 
@@ -141,5 +146,7 @@ def stack_machines(machines: Sequence[Machine]) -> Machine:
         )
         for key, ceiling in machines[0].ceilings.items()
     }
-    scalars = [f.name for f in fields(Machine) if f.name != "ceilings"]
-    return Machine(ceilings, **{n: column([getattr(m, n) for m in machines]) for n in scalars})
+    moved = {fmt: column([m.expert_activations[fmt] for m in machines]) for fmt in machines[0].expert_activations}
+    scalars = [f.name for f in fields(Machine) if f.name not in ("ceilings", "expert_activations")]
+    columns = {n: column([getattr(m, n) for m in machines]) for n in scalars}
+    return Machine(ceilings, expert_activations=moved, **columns)

@@ -225,6 +225,8 @@ class StepModel:
             self._bytes("experts"),
             layout.stage_devices,
             distinct_tokens=distinct_tokens,
+            ranks=layout.expert,
+            activation=machine.expert_activations.get(self.formats.get("experts", "bf16"), 1.0),
         )
         n = layer.count
         return OperatorCost(

@@ -54,6 +54,7 @@ class Efficiency:
     """What an operator reaches: shares of dense peak and of bandwidth [1], time per call [s].
 
     ``half_tokens`` [tokens]: prompt length at which a prefill kernel reaches half its rate.
+    ``activation``: times a kernel of experts moves its routed tokens in and out, [1].
     ``residual``: mean absolute relative error of the fit, None where nothing was fitted.
     """
 
@@ -61,6 +62,7 @@ class Efficiency:
     memory: float
     latency_s: float
     half_tokens: float = 0.0
+    activation: float = 1.0
     residual: float | None = None
     kind: str = "derived"
     source: str = ""
@@ -266,6 +268,7 @@ class Accelerator:
             found.memory if found.memory > 0 else default.memory,
             found.latency_s if found.latency_s >= 0 else default.latency_s,
             found.half_tokens or default.half_tokens,
+            found.activation if found.activation >= 0 else default.activation,
             found.residual,
             found.kind,
             found.source,
@@ -348,6 +351,7 @@ def _median(several: list[Efficiency]) -> Efficiency:
         median(e.memory for e in several),
         median(e.latency_s for e in several),
         median(e.half_tokens for e in several),
+        median(e.activation for e in several),
         median(residuals) if residuals else None,
         several[0].kind,
         several[0].source,

@@ -47,7 +47,7 @@ OPERATORS = (
     "sparse_attention", "indexer",
 )  # fmt: skip
 EFFICIENCY_KEYS = (
-    "compute", "memory", "latency_us", "half_tokens", "residual", "points", "kind", "source", "note",
+    "compute", "memory", "latency_us", "half_tokens", "activation", "residual", "points", "kind", "source", "note",
 )  # fmt: skip
 
 
@@ -166,6 +166,7 @@ def parse_efficiency(document: Document, table: Any, path: tuple[str, ...]) -> E
         share("memory"),
         latency,
         number(document, table, path, "half_tokens", positive=False, default=0.0),
+        number(document, table, path, "activation", positive=False) if "activation" in table else -1.0,
         residual,
         string(document, table, path, "kind", choices=KINDS),
         string(document, table, path, "source"),

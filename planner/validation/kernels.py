@@ -91,8 +91,9 @@ def _experts(database: Database, labels: Labels, numbers: Numbers) -> Price:
     if not 0 < top_k <= experts:
         raise InputError(f"{top_k} of {experts} experts per token")
     flops, weights, activations = expert_work(
-        numbers["tokens"], experts, top_k, MATRICES * hidden * inter, hidden, FORMATS[fmt].bytes_per_element, ep * tp
-    )
+        numbers["tokens"], experts, top_k, MATRICES * hidden * inter, hidden, FORMATS[fmt].bytes_per_element, ep * tp,
+        ranks=ep, activation=b.machine.expert_activations.get(fmt, 1.0),
+    )  # fmt: skip
     seconds = b.machine.ceiling("experts", fmt).seconds(flops, weights + activations)
     return Price(np.asarray(seconds), weights / b.chip.bandwidth, b, "experts", fmt)
 
