@@ -120,7 +120,7 @@ class Accelerator:
     note: str = ""
     sources: tuple[tuple[str, str, str], ...] = ()
     file: str = ""
-    scales: Mapping[str, Mapping[str, Scale]] = field(default_factory=dict)
+    scales: Mapping[str, Mapping[str, Mapping[str, Scale]]] = field(default_factory=dict)
     _cache: dict[tuple[str, str, str], Efficiency] = field(default_factory=dict, compare=False, repr=False)
 
     def fact(self, path: str) -> Fact | None:
@@ -226,7 +226,7 @@ class Accelerator:
         """
         key = (operator, fmt, engine)
         if key not in self._cache:
-            found, scale = self._efficiency(operator, fmt, engine), self.scale(operator, fmt)
+            found, scale = self._efficiency(operator, fmt, engine), self.scale(operator, fmt, engine)
             if scale != Scale():
                 found = replace(
                     found,
@@ -237,11 +237,14 @@ class Accelerator:
             self._cache[key] = found
         return self._cache[key]
 
-    def scale(self, operator: str, fmt: str = ANY) -> Scale:
-        """Factors of the calibrations on an operator in a format, [1]. Source: the calibrations."""
-        formats = self.scales.get(operator, {})
-        found = formats.get(ANY, Scale())
-        return found.times(formats[fmt]) if fmt != ANY and fmt in formats else found
+    def scale(self, operator: str, fmt: str = ANY, engine: str = ANY) -> Scale:
+        """Factors of the calibrations on an operator in a format under an engine, [1]. Source: the calibrations."""
+        found = Scale()
+        for owner in dict.fromkeys((ANY, engine)):
+            formats = self.scales.get(owner, {}).get(operator, {})
+            for name in dict.fromkeys((ANY, fmt)):
+                found = found.times(formats.get(name, Scale()))
+        return found
 
     def _efficiency(self, operator: str, fmt: str, engine: str) -> Efficiency:
         default = self._default(operator, fmt)
@@ -290,7 +293,7 @@ class Accelerator:
         Measured for the engine, else the median of engines, else interpolated between measured
         group sizes or derived from the links. Source: in the result.
         """
-        found, scale = self._all_reduce(ranks, engine), self.scale("all_reduce")
+        found, scale = self._all_reduce(ranks, engine), self.scale("all_reduce", ANY, engine)
         return replace(found, latency_s=found.latency_s * scale.latency, bandwidth=found.bandwidth * scale.bandwidth)
 
     def _all_reduce(self, ranks: int, engine: str) -> AllReduce:
@@ -335,7 +338,7 @@ class Accelerator:
             else float(rules["scale_out_share"]) * nic
         )
         latency = float(rules["latency_us"] if inside else rules["node_latency_us"])
-        scale = self.scale("all_to_all")
+        scale = self.scale("all_to_all", ANY, engine)
         return AllToAll(
             latency * 1e-6 * scale.latency,
             bandwidth * scale.bandwidth,

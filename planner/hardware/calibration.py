@@ -23,7 +23,7 @@ ALL_REDUCE = "all_reduce"
 ALL_TO_ALL = "all_to_all"
 EXCHANGES = (ALL_REDUCE, ALL_TO_ALL)
 SCALES = ("compute", "memory", "latency", "bandwidth")
-TOP = ("schema", "name", "source", "date", "note", "engine", "accelerator", "fit")
+TOP = ("schema", "name", "source", "date", "note", "engine", "kernels", "accelerator", "fit")
 #: a scale beyond these says that something else is wrong
 LEAST, MOST = 0.05, 20.0
 
@@ -33,7 +33,7 @@ Operators = Mapping[str, Mapping[str, Scale]]
 @dataclass(frozen=True)
 class Calibration:
     """Fitted constants. ``engines``: overheads by engine and name [s]; ``accelerators``: scales [1] by
-    accelerator or "any", operator, and number format or "any".
+    accelerator or "any", operator, and number format or "any"; ``kernels`` the same by engine.
     """
 
     name: str = ""
@@ -41,6 +41,7 @@ class Calibration:
     date: str = ""
     engines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     accelerators: Mapping[str, Operators] = field(default_factory=dict)
+    kernels: Mapping[str, Operators] = field(default_factory=dict)
 
     def scales(self, accelerator: str) -> dict[str, dict[str, Scale]]:
         """Scales of one accelerator by operator and format, those of any multiplied in, [1].
@@ -63,12 +64,18 @@ class Calibration:
 
 def applied_to_accelerator(chip: Accelerator, calibrations: Sequence[Calibration]) -> Accelerator:
     """The accelerator with every calibration's scales on it. Source: the calibrations."""
-    found: dict[str, dict[str, Scale]] = {}
-    for one in calibrations:
-        for operator, formats in one.scales(chip.name).items():
+    found: dict[str, dict[str, dict[str, Scale]]] = {}
+
+    def put(engine: str, operators: Operators) -> None:
+        for operator, formats in operators.items():
+            here = found.setdefault(engine, {}).setdefault(operator, {})
             for fmt, scale in formats.items():
-                here = found.setdefault(operator, {})
                 here[fmt] = here.get(fmt, Scale()).times(scale)
+
+    for one in calibrations:
+        put(ANY, one.scales(chip.name))
+        for engine, operators in one.kernels.items():
+            put(engine, operators)
     return replace(chip, scales=found, _cache={}) if found else chip
 
 
@@ -99,16 +106,17 @@ def parse_calibration(document: Document) -> Calibration:
     engines = {
         name: _overheads(document, table, ("engine", name)) for name, table in _tables(document, data, ("engine",))
     }
-    accelerators = {
-        name: _operators(document, table, ("accelerator", name))
-        for name, table in _tables(document, data, ("accelerator",))
-    }
+    accelerators, kernels = (
+        {name: _operators(document, table, (key, name)) for name, table in _tables(document, data, (key,))}
+        for key in ("accelerator", "kernels")
+    )
     return Calibration(
         string(document, data, (), "name", default=document.name),
         string(document, data, (), "source", default=""),
         str(data.get("date", "")),
         engines,
         accelerators,
+        kernels,
     )
 
 

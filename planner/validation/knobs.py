@@ -24,13 +24,14 @@ ATTENTION = ("decode_attention", "latent_attention")
 @dataclass(frozen=True)
 class Knob:
     """One constant of a calibration: ``owner`` an accelerator, an engine or "any"; ``what`` an operator or an
-    overhead; ``fmt`` a number format or "any"; ``quantity`` which of its numbers.
+    overhead; ``fmt`` a number format or "any"; ``quantity`` which of its numbers; ``engine`` whose kernels.
     """
 
     owner: str
     what: str
     fmt: str
     quantity: Field
+    engine: str = ""
 
     @property
     def overhead(self) -> bool:
@@ -40,20 +41,26 @@ class Knob:
     @property
     def label(self) -> str:
         """As reports name it. Source: none needed."""
-        name = f"{self.owner} {self.what}" + ("" if self.fmt == ANY else f" {self.fmt}")
+        owner = self.owner if not self.engine else f"{self.owner} {self.engine}"
+        name = f"{owner} {self.what}" + ("" if self.fmt == ANY else f" {self.fmt}")
         return name if self.overhead else f"{name} {self.quantity}"
 
     def ancestors(self) -> tuple[Knob, ...]:
-        """The knobs that move this one: of all formats and accelerators, of the format, and its own.
+        """The knobs that move this one: of all, of the format, of the engine's kernels, of the accelerator.
 
-        Source: a hierarchy, so that what one accelerator teaches helps the others.
+        Source: a hierarchy, so that what one accelerator or engine teaches helps the others.
 
-        >>> [k.label for k in Knob("l4", "matmul", "fp8", "memory").ancestors()]
-        ['any matmul memory', 'any matmul fp8 memory', 'l4 matmul fp8 memory']
+        >>> [k.label for k in Knob("l4", "matmul", "fp8", "memory", "vllm").ancestors()]
+        ['any matmul memory', 'any matmul fp8 memory', 'any vllm matmul fp8 memory', 'l4 matmul fp8 memory']
         """
         if self.overhead:
             return (self,)
-        several = (Knob(ANY, self.what, ANY, self.quantity), Knob(ANY, self.what, self.fmt, self.quantity), self)
+        what, fmt, quantity = self.what, self.fmt, self.quantity
+        several = [Knob(ANY, what, ANY, quantity), Knob(ANY, what, fmt, quantity)]
+        if self.engine:
+            several.append(Knob(ANY, what, fmt, quantity, self.engine))
+        if self.owner != ANY:
+            several.append(Knob(self.owner, what, fmt, quantity))
         return tuple(dict.fromkeys(several))
 
 
@@ -71,7 +78,7 @@ def knobs_of_setup(setup: Setup, engine: str) -> list[Knob]:
     found: list[Knob] = []
 
     def add(what: str, fmt: str, *quantities: Field) -> None:
-        found.extend(Knob(chip, what, fmt, q) for q in quantities)
+        found.extend(Knob(chip, what, fmt, q, engine) for q in quantities)
 
     used = {p.group for layer in setup.model.layers for p in layer.projections(setup.model.hidden)}
     for fmt in sorted({setup.precision.formats.get(group, "bf16") for group in used}):
@@ -100,17 +107,20 @@ def calibration_of(
     Overheads never fall below zero. Source: definition.
     """
     accelerators: dict[str, dict[str, dict[str, Scale]]] = {}
+    kernels: dict[str, dict[str, dict[str, Scale]]] = {}
     overheads: dict[str, dict[str, float]] = {}
     for knob, value in values.items():
         if knob.overhead:
             base = engines.get(knob.owner, {}).get(knob.what, 0.0)
             overheads.setdefault(knob.owner, {})[knob.what] = max(0.0, base + value)
             continue
-        formats = accelerators.setdefault(knob.owner, {}).setdefault(knob.what, {})
+        owners = kernels if knob.engine and knob.owner == ANY else accelerators
+        owner = knob.engine if owners is kernels else knob.owner
+        formats = owners.setdefault(owner, {}).setdefault(knob.what, {})
         fmt = ANY if knob.what in EXCHANGES else knob.fmt
         scale = Scale(**{knob.quantity: math.exp(value)})
         formats[fmt] = formats.get(fmt, Scale()).times(scale)
-    return Calibration(name, source, "", overheads, accelerators)
+    return Calibration(name, source, "", overheads, accelerators, kernels)
 
 
 def engine_overheads(database: Database, engines: Iterable[str]) -> dict[str, dict[str, float]]:
@@ -141,7 +151,7 @@ def answer(point: MeasuredPoint, database: Database, figures: Sequence[tuple[str
     engines = engine_overheads(database, [point.engine])
     slopes: dict[tuple[str, str], dict[Knob, float]] = {figure: {} for figure in figures}
     for knob in knobs:
-        turn = TURN_SECONDS[knob.what] if knob.overhead else math.log(TURN)
+        turn = TURN_SECONDS[knob.what] if knob.overhead else -math.log(TURN)  # efficiencies end at the peak
         turned = predict(point, database.calibrated(calibration_of({knob: turn}, engines)))
         for figure in figures:
             change = math.log(turned.value(*figure) / base.value(*figure)) / turn
