@@ -26,6 +26,9 @@ Protocol = Literal["closed loop", "offline", "static batch", "server"]
 Row = Mapping[str, str]
 PROMPTS_PER_STREAM = 10  # InferenceX sends ten prompts per concurrent stream
 RANGE_RATIO = re.compile(r"range ratio (0?\.\d+)")
+#: accelerators of a tensor-parallel worker at most
+NODE = 8
+DESCRIBED = re.compile(r"(\d+)x(TP\d+)?EP(\d+) (prefill|decode)")
 UNKNOWN_SPECULATION = "spec_method not recorded"
 SCALES = {"ttft": 1e-3, "tpot": 1e-3, "e2e": 1e-3}
 
@@ -234,26 +237,68 @@ def _workers(row: Row) -> tuple[Workers, Workers | None]:
 
 
 def _pools(row: Row) -> tuple[Workers, Workers] | None:
+    """Decode and prefill workers, from columns or from what notes say; None where they don't."""
     if row.get("decode_workers"):
-        made = []
-        for kind in ("decode", "prefill"):
-            count, tensor, expert, gpus = (
-                _whole(row.get(f"{kind}_{k}", "")) or 1 for k in ("workers", "tp", "ep", "gpus")
-            )
-            each = max(1, gpus // count)
-            data = max(1, each // tensor) if row.get(f"{kind}_dp_attention", "").lower() == "true" else 1
-            made.append(Workers(count, each if data == 1 else tensor, data, min(expert, each)))
-        return made[0], made[1]
-    match = re.search(
-        r"=(\d+),(\d+),(\d+),(\d+),(\d+),(\d+) decode=(\d+),(\d+),(\d+),(\d+),(\d+),(\d+)", row.get("notes", "")
-    )
+        return _recorded_pools(row)
+    notes = row.get("notes", "")
+    match = re.search(r"=(\d+),(\d+),(\d+),(\d+),(\d+),(\d+) decode=(\d+),(\d+),(\d+),(\d+),(\d+),(\d+)", notes)
     if match is None:
-        return None
+        return _described_pools(row)
     pools = []
     for first in (6, 0):
         count, tensor, _, data, _, expert = (max(1, int(g)) for g in match.groups()[first : first + 6])
         pools.append(Workers(count, tensor, data, expert))
     return pools[0], pools[1]
+
+
+def _recorded_pools(row: Row) -> tuple[Workers, Workers] | None:
+    """From columns of their own. One flag says attention data parallelism for both pools.
+
+    Wide rows of 2025 say 1 where the degrees are those of the worker; rows of a node with 1 and 1 are tensor
+    parallel as their recipes in NVIDIA/srt-slurm.
+    """
+    sizes = {}
+    for kind in ("decode", "prefill"):
+        count, gpus = _whole(row.get(f"{kind}_workers", "")), _whole(row.get(f"{kind}_gpus", ""))
+        if not count or gpus < count:
+            return None
+        sizes[kind] = (count, gpus // count)
+    flag = row.get("dp_attention", "").lower() == "true"
+    made = []
+    for kind, (count, each) in sizes.items():
+        tensor, expert = (_whole(row.get(f"{kind}_{k}", "")) or 1 for k in ("tp", "ep"))
+        blank = tensor == expert == 1 < each
+        attention = flag and expert > 1
+        if blank:
+            attention = flag and sizes["decode"][1] > NODE
+        elif tensor < each:  # the degree of one rank
+            attention = True
+        if attention:
+            made.append(Workers(count, 1, each, each))
+        else:
+            made.append(Workers(count, each, 1, min(expert, each)))
+    return made[0], made[1]
+
+
+def _described_pools(row: Row) -> tuple[Workers, Workers] | None:
+    """From a sentence: "1xEP8 prefill, 2xTP8EP8 decode", or "1P(8 GPU TP8EP8)+2D(16 GPU)".
+
+    Experts named without tensor parallelism mean attention data parallelism.
+    """
+    text = row.get("notes", "") + " " + row.get("engine", "")
+    flag = "attention DP" in text or "DEP" in text
+    found = {kind: (int(n), tensor, int(size)) for n, tensor, size, kind in DESCRIBED.findall(text)}
+    if set(found) != {"prefill", "decode"}:
+        short = re.search(r"(\d+)P\b.*?\+ ?(\d+)D\b", text)
+        gpus = _whole(row.get("n_gpus", ""))
+        if short is None or gpus % (several := int(short[1]) + int(short[2])):
+            return None
+        found = {kind: (int(short[k]), "TP", gpus // several) for k, kind in ((1, "prefill"), (2, "decode"))}
+    made = []
+    for kind in ("decode", "prefill"):
+        count, tensor, each = found[kind]
+        made.append(Workers(count, each, 1, each) if tensor and not flag else Workers(count, 1, each, each))
+    return made[0], made[1]
 
 
 def _lengths(row: Row) -> tuple[float, float] | None:
