@@ -74,7 +74,7 @@ def machine(
 
     Source: the hardware database's fitted efficiencies, each with its own source there.
     """
-    name = engine.name
+    name = engine.family
     ceilings: dict[str, Ceiling] = {}
 
     def add(key: str, operator: str, fmt: str, compute: str, exponent: float = math.inf) -> None:

@@ -33,7 +33,7 @@ Operators = Mapping[str, Mapping[str, Scale]]
 @dataclass(frozen=True)
 class Calibration:
     """Fitted constants. ``engines``: overheads by engine and name [s]; ``accelerators``: scales [1] by
-    accelerator or "any", operator, and number format or "any"; ``kernels`` the same by engine.
+    accelerator, vendor or "any", operator, and number format or "any"; ``kernels`` the same by engine.
     """
 
     name: str = ""
@@ -43,8 +43,8 @@ class Calibration:
     accelerators: Mapping[str, Operators] = field(default_factory=dict)
     kernels: Mapping[str, Operators] = field(default_factory=dict)
 
-    def scales(self, accelerator: str) -> dict[str, dict[str, Scale]]:
-        """Scales of one accelerator by operator and format, those of any multiplied in, [1].
+    def scales(self, accelerator: str, vendor: str = "") -> dict[str, dict[str, Scale]]:
+        """Scales of one accelerator by operator and format, those of any and of its vendor multiplied in, [1].
 
         Source: definition.
 
@@ -54,7 +54,7 @@ class Calibration:
         (0.5, 0.9)
         """
         found: dict[str, dict[str, Scale]] = {}
-        for name in (ANY, accelerator):
+        for name in (ANY, vendor, accelerator):
             for operator, formats in self.accelerators.get(name, {}).items():
                 for fmt, scale in formats.items():
                     here = found.setdefault(operator, {})
@@ -73,7 +73,7 @@ def applied_to_accelerator(chip: Accelerator, calibrations: Sequence[Calibration
                 here[fmt] = here.get(fmt, Scale()).times(scale)
 
     for one in calibrations:
-        put(ANY, one.scales(chip.name))
+        put(ANY, one.scales(chip.name, chip.vendor))
         for engine, operators in one.kernels.items():
             put(engine, operators)
     return replace(chip, scales=found, _cache={}) if found else chip

@@ -155,6 +155,14 @@ class Database:
             )
         return self.engines[name.lower()]
 
+    def generation(self, family: str, version: str) -> Engine:
+        """The engine that stands for a version of a family: the oldest generation that covers it.
+
+        InputError for an unknown family. Source: the engines' files.
+        """
+        known = [e for e in self.engines.values() if e.family == family and e.covers(version)]
+        return min(known, key=lambda e: (not e.until, e.until)) if known else self.engine(family)
+
     @cached_property
     def prices(self) -> PriceBook:
         """All price rows; rows of user files come first for their accelerators. Source: the rows."""

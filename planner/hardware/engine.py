@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,8 @@ FLAGS = {"schedule": ("mixed_steps",)}
 class Engine:
     """One engine's defaults; ``values`` by ``section.key`` in SI.
 
-    ``mixed_steps``: whether a step that prefills prompts also decodes.
+    ``mixed_steps``: whether a step that prefills prompts also decodes. ``family``: whose kernels it runs; a
+    generation of an engine has another's. ``until``: last version a generation stands for, "" for the newest.
     """
 
     name: str
@@ -40,6 +42,15 @@ class Engine:
     mixed_steps: bool
     values: Mapping[str, float]
     sources: Mapping[str, str]
+    family: str = ""
+    until: str = ""
+
+    def covers(self, version: str) -> bool:
+        """Whether a version belongs to this generation, by its first two numbers; the newest covers any.
+
+        Source: definition.
+        """
+        return not self.until or (0, 0) < _version(version) <= _version(self.until)
 
     @property
     def label(self) -> str:
@@ -118,7 +129,7 @@ class Engine:
 def parse_engine(document: Document) -> Engine:
     """The engine a document describes, in SI; InputError for any mistake. Source: in it."""
     data = document.data
-    only_keys(document, data, (), ("schema", "name", "label", "version", *NUMBERS))
+    only_keys(document, data, (), ("schema", "name", "label", "version", "family", "until", *NUMBERS))
     values: dict[str, float] = {}
     sources: dict[str, str] = {}
     for section, keys in NUMBERS.items():
@@ -144,7 +155,14 @@ def parse_engine(document: Document) -> Engine:
         mixed,
         values,
         sources,
+        string(document, data, (), "family", default=data["name"]),
+        string(document, data, (), "until", default=""),
     )
+
+
+def _version(text: str) -> tuple[int, int]:
+    numbers = [int(part) for part in re.findall(r"\d+", text)[:2]]
+    return (numbers[0], numbers[1] if len(numbers) > 1 else 0) if numbers else (0, 0)
 
 
 def _flag(document: Document, table: Mapping[str, Any], section: str, key: str) -> bool:

@@ -230,7 +230,7 @@ def _throughput(setup: Setup, load: Load, rate: float, most: float) -> Throughpu
 
 
 def _assumptions(setup: Setup) -> tuple[Assumption, ...]:
-    e = setup.chip.efficiency("matmul", setup.precision.weights, setup.engine.name)
+    e = setup.chip.efficiency("matmul", setup.precision.weights, setup.engine.family)
     residual = f", residual {e.residual:.0%}" if e.residual is not None else ""
     return (
         Assumption(key="engine", value=setup.engine.label, origin="database"),

@@ -14,6 +14,8 @@ from planner.validation.knobs import Knob
 Vector = npt.NDArray[np.float64]
 #: prior spread of the logarithm of a factor: of all parts and formats, of a format, of an engine, of one part
 SPREAD_ANY, SPREAD_FORMAT, SPREAD_ENGINE, SPREAD_PART = 0.30, 0.20, 0.15, 0.15
+#: vendors whose parts have no kernel tables of their own: priors are wider
+LOOSE = {"AMD": 2.5}
 #: prior spread of an engine's overheads, seconds
 SPREAD_SECONDS = {"step": 1e-3, "layer": 1e-5, "prefill_layer": 1e-4, "sequence": 1e-5, "request": 3e-2}
 #: residuals beyond this many spreads count linearly
@@ -65,11 +67,11 @@ def prior_spread(knob: Knob) -> float:
     """
     if knob.overhead:
         return SPREAD_SECONDS[knob.what]
-    if knob.owner != ANY:
-        return SPREAD_PART
     if knob.engine:
         return SPREAD_ENGINE
-    return SPREAD_ANY if knob.fmt == ANY else SPREAD_FORMAT
+    if knob.vendor:
+        return SPREAD_PART * LOOSE.get(knob.vendor, 1.0)
+    return (SPREAD_ANY if knob.fmt == ANY else SPREAD_FORMAT) * LOOSE.get(knob.owner, 1.0)
 
 
 def fit(observations: Sequence[Observation], floors: Mapping[Knob, float] | None = None) -> Fit:

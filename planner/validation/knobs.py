@@ -24,7 +24,8 @@ ATTENTION = ("decode_attention", "latent_attention")
 @dataclass(frozen=True)
 class Knob:
     """One constant of a calibration: ``owner`` an accelerator, an engine or "any"; ``what`` an operator or an
-    overhead; ``fmt`` a number format or "any"; ``quantity`` which of its numbers; ``engine`` whose kernels.
+    overhead; ``fmt`` a number format or "any"; ``quantity`` which of its numbers; ``engine`` whose kernels,
+    ``vendor`` whose accelerator.
     """
 
     owner: str
@@ -32,6 +33,7 @@ class Knob:
     fmt: str
     quantity: Field
     engine: str = ""
+    vendor: str = ""
 
     @property
     def overhead(self) -> bool:
@@ -46,21 +48,21 @@ class Knob:
         return name if self.overhead else f"{name} {self.quantity}"
 
     def ancestors(self) -> tuple[Knob, ...]:
-        """The knobs that move this one: of all, of the format, of the engine's kernels, of the accelerator.
+        """The knobs that move this one: of the vendor, its format, the engine's kernels, the accelerator.
 
         Source: a hierarchy, so that what one accelerator or engine teaches helps the others.
 
-        >>> [k.label for k in Knob("l4", "matmul", "fp8", "memory", "vllm").ancestors()]
-        ['any matmul memory', 'any matmul fp8 memory', 'any vllm matmul fp8 memory', 'l4 matmul fp8 memory']
+        >>> [k.label for k in Knob("l4", "matmul", "fp8", "memory", "vllm", "NVIDIA").ancestors()]
+        ['NVIDIA matmul memory', 'NVIDIA matmul fp8 memory', 'any vllm matmul fp8 memory', 'l4 matmul fp8 memory']
         """
         if self.overhead:
             return (self,)
-        what, fmt, quantity = self.what, self.fmt, self.quantity
-        several = [Knob(ANY, what, ANY, quantity), Knob(ANY, what, fmt, quantity)]
+        what, fmt, quantity, above = self.what, self.fmt, self.quantity, self.vendor or ANY
+        several = [Knob(above, what, ANY, quantity), Knob(above, what, fmt, quantity)]
         if self.engine:
             several.append(Knob(ANY, what, fmt, quantity, self.engine))
-        if self.owner != ANY:
-            several.append(Knob(self.owner, what, fmt, quantity))
+        if self.owner != above:
+            several.append(Knob(self.owner, what, fmt, quantity, "", self.vendor))
         return tuple(dict.fromkeys(several))
 
 
@@ -74,11 +76,11 @@ def knobs_of(point: MeasuredPoint, database: Database) -> list[Knob]:
 
 def knobs_of_setup(setup: Setup, engine: str) -> list[Knob]:
     """As :func:`knobs_of`, of a configuration. Source: as there."""
-    chip, kv = setup.chip.name, setup.precision.kv
+    chip, kv, family, vendor = setup.chip.name, setup.precision.kv, setup.engine.family, setup.chip.vendor
     found: list[Knob] = []
 
     def add(what: str, fmt: str, *quantities: Field) -> None:
-        found.extend(Knob(chip, what, fmt, q, engine) for q in quantities)
+        found.extend(Knob(chip, what, fmt, q, family, vendor) for q in quantities)
 
     used = {p.group for layer in setup.model.layers for p in layer.projections(setup.model.hidden)}
     for fmt in sorted({setup.precision.formats.get(group, "bf16") for group in used}):

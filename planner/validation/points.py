@@ -118,6 +118,8 @@ def _read(row: Row, name: str, file: str, database: Database) -> MeasuredPoint |
         return Skipped(name, file, "holds no measured latency or throughput")
     chip = accelerator_named(row.get("gpu", ""), database)
     engine, version = engine_named(row.get("engine", "") or row.get("backend", ""))
+    version = row.get("image", "").split(":")[-1] or version
+    engine = database.generation(engine, version.lstrip("v")).name
     model, said = _named(row.get("model", ""))
     said = format_named(row.get("weight_precision", "")) or said
     model = _checkpoint(model, said)
@@ -137,7 +139,7 @@ def _read(row: Row, name: str, file: str, database: Database) -> MeasuredPoint |
     prompts = int(completed) if completed else concurrency * PROMPTS_PER_STREAM if spread else 0
     return MeasuredPoint(
         id=name, file=file, accelerator=chip.name, model=model.name, engine=engine,
-        version=row.get("image", "").split(":")[-1] or version, weights=weights, kv=_kv(row, weights),
+        version=version, weights=weights, kv=_kv(row, weights),
         workers=workers, input_tokens=lengths[0], output_tokens=lengths[1], protocol=protocol, measured=measured,
         pipeline=_whole(row.get("pp", "")) or 1, spread=float(spread.group(1)) if spread else 1.0,
         concurrency=concurrency, prompts=prompts, prefill=prefill, speculation=_speculation(row),

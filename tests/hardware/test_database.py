@@ -56,7 +56,7 @@ def test_what_must_be_offered(database: Database) -> None:
         assert name in chips
     providers = {p.provider for p in database.prices.of("h100-sxm") if p.kind == "list"}
     assert len(providers) >= 3
-    assert set(database.engines) == {"vllm", "sglang", "trtllm", "generic"}
+    assert {e.family for e in database.engines.values()} == {"vllm", "sglang", "trtllm", "generic"}
 
 
 def test_everything_has_a_source_and_fits_have_residuals(database: Database) -> None:
