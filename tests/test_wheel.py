@@ -38,6 +38,8 @@ def test_name_and_contents(wheel: Path, tmp_path: Path) -> None:
     for folder in ("models/catalogue_data", "workload/examples"):
         assert digests(package / folder, ".toml") == digests(REPOSITORY / "planner" / folder, ".toml")
         assert digests(package / folder, ".toml")
+    published = digests(REPOSITORY / "planner" / "validation" / "data", ".csv")
+    assert published and digests(package / "validation" / "data", ".csv") == published
     entry = (next(tmp_path.glob("*.dist-info")) / "entry_points.txt").read_text()
     assert "\nplanner = llm_capacity_planner:main" in entry
     assert "llm-capacity-planner = llm_capacity_planner:main" in entry

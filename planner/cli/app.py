@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planner.cli import plans  # isort: skip
 from planner.cli import simulating  # isort: skip
-from planner.cli import facts, measuring
+from planner.cli import facts, measuring, validating
 from planner.cli.base import app
 
-__all__ = ["app", "facts", "measuring", "plans", "simulating"]
+__all__ = ["app", "facts", "measuring", "plans", "simulating", "validating"]

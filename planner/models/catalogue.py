@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from planner.models.model import Model, Published
 ROOT = Path(__file__).resolve().parent / "catalogue_data"
 _NAME = re.compile(r'^(?:name|hf_id) = "([^"]+)"', re.M)
 _ALIASES = re.compile(r"^aliases = (\[.*\])", re.M)
+_added: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,18 @@ def _index(folders: tuple[Path, ...]) -> Mapping[str, Path]:
 
 
 def _folders(overlays: Sequence[object]) -> tuple[Path, ...]:
-    return (ROOT, *(Path(str(o)) for o in overlays))
+    return (ROOT, *_added, *(Path(str(o)) for o in overlays))
+
+
+@contextmanager
+def entries_added(overlays: Sequence[object]) -> Iterator[None]:
+    """Inside, every look-up of this process sees these folders or files of entries, on top of the bundled ones."""
+    global _added
+    before, _added = _added, tuple(Path(str(o)) for o in overlays)
+    try:
+        yield
+    finally:
+        _added = before
 
 
 def load_model(name: str, overlays: Sequence[object] = ()) -> Model:
@@ -82,7 +95,7 @@ def load_model(name: str, overlays: Sequence[object] = ()) -> Model:
     if name.endswith(".json") or path.is_dir() or (path.is_file() and "/" in name):
         return load_config(path)
     bundled = ROOT / f"{slug(name)}.toml"
-    if not overlays and bundled.is_file():
+    if not overlays and not _added and bundled.is_file():
         return _entry(bundled)
     index = _index(_folders(overlays))
     key = slug(name)
