@@ -24,6 +24,7 @@ COMMANDS = (
     ("describe",),
     ("simulate",),
     ("measure",),
+    ("validate",),
 )
 
 
