@@ -2,7 +2,7 @@
 
 ``--closed`` evaluates only the closed forms anew, against the simulations in the file; names of workloads
 limit it to those. Every point is simulated with several seeds until half the 95 % interval of each simulated
-figure is below half of what the closed form may be off. Takes some minutes; docs/generate.py writes
+figure is below a third of what the closed form may be off. Takes some minutes; docs/generate.py writes
 docs/closed-forms.md from the file.
 """
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from bench.closed_form_cases import CASES, WORKLOADS, Case
 from planner.hardware import load_database
 from planner.serving.simulator import run_replica
-from planner.serving.validity import simulated_only
+from planner.serving.validity import OCCUPANCY, TPOT, TTFT, simulated_only
 from planner.sizing.operating import Rows
 from planner.sizing.replica import ReplicaModel
 from planner.sizing.replica_simulation import draft_acceptance, draw_traffic, replica_limits, replica_step_time
@@ -35,6 +35,7 @@ Vector = npt.NDArray[np.float64]
 DATA = Path(__file__).resolve().parent / "data" / "closed_forms.csv"
 LOADS = (0.2, 0.4, 0.6, 0.8)  # of the rate at which slots, prefill or cache memory saturate
 TOLERANCE = {"tpot": 0.03, "itl": 0.03, "p99_occupancy": 0.10, "ttft_p95": 0.20}
+FLAGS = {"tpot": TPOT, "itl": TPOT, "p99_occupancy": OCCUPANCY, "ttft_p95": TTFT}
 FEWEST, PER_RESIDENT, MOST = 8_000, 60, 60_000  # sequences of a run: at least, per one in service, at most
 SEEDS, MOST_SEEDS = 6, 96
 WARM_UP = 0.2  # share of a run's arrivals that statistics leave out
@@ -44,7 +45,10 @@ STUDENT_T = {6: 2.571, 12: 2.201, 24: 2.069, 48: 2.012, 96: 1.985}  # 97.5 % poi
 
 @dataclass(frozen=True)
 class Point:
-    """One row of the table: closed form and simulation, times in seconds, half widths relative."""
+    """One row of the table: closed form and simulation, times in seconds, half widths relative.
+
+    ``simulated_only``: figures left to the simulation, semicolons between them.
+    """
 
     workload: str
     accelerator: str
@@ -56,6 +60,7 @@ class Point:
     ranks: int
     arrivals: float
     prompt_cv: float
+    in_service: float
     kv_share: float
     tpot: float
     tpot_simulated: float
@@ -69,7 +74,7 @@ class Point:
     ttft_p95: float
     ttft_p95_simulated: float
     ttft_p95_half_width: float
-    simulated_only: bool
+    simulated_only: str
 
 
 @cache
@@ -152,26 +157,29 @@ def step_time(case: Case) -> object:
     return replica_step_time(found, sized, int(sized.rows.slots[0, 0]))
 
 
-def closed_forms(case: Case, rate: float) -> dict[str, float | int | bool]:
+def closed_forms(case: Case, rate: float) -> dict[str, float | int | str]:
     """The closed forms' figures at ``rate`` [1/s], and what they depend on."""
     found, sized, model = candidate(case)
     served = model.serve(np.array([[rate]]))
+    at = model._state(served.rate)
     tpot = float(served.tpot.mean[0, 0])
-    work, second = sized.rows.work[0, 0], sized.rows.work_second[0, 0]
     figures = {
         "prefill_share": float(served.prefill_utilisation[0, 0]),
         "arrivals": found.load.fan_out * float(found.load.arrival_cv2(rate)),
-        "prompt_cv": float(np.sqrt(max(second / work**2 - 1, 0.0))),
+        "prompt_cv": sized.rows.prompt_cv(found.load.weights),
+        "in_service": float(served.mean_batch[0, 0]),
         "kv_share": float(served.violations["kv memory"][0, 0]),
         "tpot": tpot,
-        "itl": tpot,
-        "p99_occupancy": quantile(model._state(served.rate).state.cumulative[0], 0.99),
+        "itl": float(at.gap[0, 0]),
+        "p99_occupancy": quantile(at.state.cumulative[0], 0.99),
         "ttft_p95": float(served.ttft.p95[0, 0]),
     }
     short = {name: float(f"{x:.5g}") for name, x in figures.items()}
     ranks = int(sized.rows.ranks[0, 0])
-    flagged = simulated_only(short["prefill_share"], ranks, short["arrivals"], short["prompt_cv"])
-    return {**short, "ranks": ranks, "simulated_only": flagged}
+    flagged = simulated_only(
+        short["prefill_share"], ranks, short["arrivals"], short["prompt_cv"], short["in_service"]
+    )  # fmt: skip
+    return {**short, "ranks": ranks, "simulated_only": ";".join(flagged)}
 
 
 def simulation(case: Case, rate: float) -> dict[str, float]:
@@ -182,7 +190,7 @@ def simulation(case: Case, rate: float) -> dict[str, float]:
         runs += [run(case, rate, seed) for seed in range(len(runs), seeds)]
         mean = np.mean(runs, axis=0)
         half = STUDENT_T[seeds] * np.std(runs, axis=0, ddof=1) / np.sqrt(seeds) / mean
-        if seeds >= MOST_SEEDS or np.all(half < np.array(list(TOLERANCE.values())) / 2):
+        if seeds >= MOST_SEEDS or np.all(half < np.array(list(TOLERANCE.values())) / 3):
             break
         seeds *= 2
     found = {}
@@ -226,7 +234,7 @@ def layout(case: Case) -> str:
 
 def read(path: Path = DATA) -> list[Point]:
     """The rows of the written file."""
-    kinds = {"str": str, "int": int, "float": float, "bool": lambda text: text == "True"}
+    kinds = {"str": str, "int": int, "float": float}
     with path.open(encoding="utf-8") as lines:
         return [
             Point(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(Point)}) for row in csv.DictReader(lines)
@@ -234,8 +242,13 @@ def read(path: Path = DATA) -> list[Point]:
 
 
 def held(points: Sequence[Point], name: str) -> list[Point]:
-    """The rows a closed form answers for: all, but for TTFT those that aren't left to the simulation."""
-    return [p for p in points if name != "ttft_p95" or not p.simulated_only]
+    """The rows a closed form answers for: those that aren't left to the simulation."""
+    return [p for p in points if not left_to_simulation(p, name)]
+
+
+def left_to_simulation(p: Point, name: str) -> bool:
+    """Whether only the simulation says one figure of a row."""
+    return FLAGS[name] in p.simulated_only.split(";")
 
 
 def within(points: Sequence[Point], name: str) -> list[Point]:
@@ -261,7 +274,7 @@ def line(p: Point) -> str:
     errors = "  ".join(f"{n} {error(p, n):+.1%}±{getattr(p, n + '_half_width'):.1%}" for n in TOLERANCE)
     return (
         f"{p.workload:13} {p.accelerator:13} {p.layout:7} {p.drafting:9} {p.utilisation:.0%} "
-        f"prefill {p.prefill_share:.2f}  {errors}{'  simulated only' if p.simulated_only else ''}"
+        f"prefill {p.prefill_share:.2f}  {errors}{'  simulated only: ' + p.simulated_only if p.simulated_only else ''}"
     )
 
 

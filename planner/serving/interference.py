@@ -17,6 +17,9 @@ Matrix = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
 #: how many prompts the curve of the largest is known for; between them it is interpolated
 COUNTS = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0])
+#: prompts expected on a step, and how many are on those that carry any: the same for a Poisson number
+EXPECTED = np.array([1e-6, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0])
+ABOARD = EXPECTED / -np.expm1(-EXPECTED)
 ITERATIONS = 16
 STABLE = 1e-6  # least share of time left for decoding
 MOST_SHARE = 0.95
@@ -31,13 +34,37 @@ def largest_of(sizes: Vector, weights: Vector) -> Vector:
     >>> [round(float(x), 2) for x in largest_of(np.array([1.0, 3.0]), np.array([0.5, 0.5]))[:3]]
     [1.0, 1.25, 1.44]
     """
+    ranked, below, above, mean = _ranked(sizes, weights)
+    k = COUNTS[:, None]
+    found: Vector = (ranked * (above**k - below**k)).sum(axis=1) / mean
+    return found
+
+
+def largest_aboard(sizes: Vector, weights: Vector) -> Vector:
+    """Expected largest of a Poisson number of independent sizes, at least one, over the mean of one, (11,), [1].
+
+    At the mean numbers :data:`ABOARD`. ``sizes`` (n,) in any unit with ``weights`` (n,) [1]:
+    ``P(largest <= x) = (e^(a F(x)) - 1)/(e^a - 1)`` for a expected and the distribution F of the sample.
+
+    Source: order statistics of the weighted sample, the number of them a Poisson one without its zero.
+
+    >>> import numpy as np
+    >>> [round(float(x), 2) for x in largest_aboard(np.array([1.0, 3.0]), np.array([0.5, 0.5]))[[0, 3, 6]]]
+    [1.0, 1.12, 1.48]
+    """
+    ranked, below, above, mean = _ranked(sizes, weights)
+    a = EXPECTED[:, None]
+    steps = np.exp(a * (above - 1)) - np.exp(a * (below - 1))
+    found: Vector = (ranked * steps).sum(axis=1) / -np.expm1(-EXPECTED) / mean
+    return found
+
+
+def _ranked(sizes: Vector, weights: Vector) -> tuple[Vector, Vector, Vector, float]:
+    """Sizes in order, the shares of the sample below each and up to it, and the mean."""
     order = np.argsort(sizes)
     ranked, share = sizes[order], weights[order] / weights.sum()
     above = np.minimum(np.cumsum(share), 1.0)
-    below = above - share
-    k = COUNTS[:, None]
-    found: Vector = (ranked * (above**k - np.maximum(below, 0.0) ** k)).sum(axis=1) / (ranked * share).sum()
-    return found
+    return ranked, np.maximum(above - share, 0.0), above, float((ranked * share).sum())
 
 
 @dataclass(frozen=True)
@@ -63,15 +90,21 @@ def mixed_steps(
     group: float = 1.0,
     arrival_cv2: Array = 1.0,
     largest: Vector | None = None,
+    sharing: Matrix | None = None,
+    stage: Matrix | None = None,
+    stage_sharing: Matrix | None = None,
+    chunk_cv2: float = 1.0,
 ) -> MixedSteps:
     """Length of a step when prompts arrive at ``rate`` [1/s], (candidates, batches).
 
     One rank: ``T/(1 - rate*s)`` for decode T and work s of a prompt [s], with second moment
-    ``work_second`` [s^2]; its variance solves ``v = rate*X*E[s^2] + rho^2*v``. Several ``ranks``
-    (candidates, 1): of steps a share p carries prompts, ``p = a/(a + exp(-rate*(T+E)))`` with ``a = 1 -
-    exp(-rate*T)``, and is longer by E, the largest of the prompts on it (``largest``, from
-    :func:`largest_of`) and at least an even split. A prompt takes ``chunks`` steps [1]; ``group`` of them
-    arrive together, of one size; ``arrival_cv2`` of the times between groups [1].
+    ``work_second`` [s^2] and ``sharing`` [s] as in :func:`shared_work`; its variance solves ``v =
+    rate*X*E[s^2] + rho^2*v``. Several ``ranks`` (candidates, 1): of steps a share p carries prompts, ``p = a/(a +
+    E[exp(-rate*(T+E))])`` with ``a = 1 - exp(-rate*T)``, and is longer by E, gamma distributed as chunks with
+    their ``chunk_cv2`` [1]: the largest of the prompts on it (``largest``, from :func:`largest_aboard`) and at
+    least an even split, but of what a stage's ranks share, ``stage`` and ``stage_sharing`` [s], the sum. A
+    prompt takes ``chunks`` steps [1]; ``group`` of them arrive together, of one size; ``arrival_cv2`` of the times
+    between groups [1].
 
     Source: renewal argument of chunked prefill, arXiv 2403.02310; a two-state chain of steps.
 
@@ -83,35 +116,96 @@ def mixed_steps(
     """
     shape = np.broadcast_shapes(np.shape(decode), np.shape(np.asarray(rate)))
     decode = np.broadcast_to(decode, shape)
-    load = np.asarray(rate * work)
-    share = np.minimum(load, 1 - STABLE)
-    seconds = decode / (1 - share)
-    scatter = np.maximum(0.0, work_second - work**2) + group * arrival_cv2 * work**2
-    variation = rate * seconds * scatter / (1 - share**2) / seconds**2
+    alone = work
+    if sharing is not None:
+        work, work_second = shared_work(decode, work, work_second, sharing, rate, group, arrival_cv2)
+    seconds, share, variation = _one_rank(decode, work, work_second, rate, group * arrival_cv2)
     several = np.flatnonzero(np.asarray(ranks)[:, 0] > 1)
     if len(several) and largest is not None:
         some = np.broadcast_to(np.asarray(rate), (shape[0], 1))[several]
-        found = _lockstep(decode[several], work[several], some, ranks[several], chunks, group, largest)
+        parts = tuple(0.0 * alone[several] if x is None else x[several] for x in (sharing, stage, stage_sharing))
+        found = _lockstep(
+            decode[several], alone[several], parts, some, ranks[several], chunks, chunk_cv2, group, largest
+        )
         seconds, share, variation = seconds.copy(), share.copy(), np.array(variation)
         seconds[several], share[several], variation[several] = found
     return MixedSteps(seconds, share, variation)
 
 
-def _lockstep(
-    decode: Matrix, work: Matrix, rate: Matrix, ranks: Matrix, chunks: float, group: float, largest: Vector
+def _one_rank(
+    decode: Matrix, work: Matrix, work_second: Matrix, rate: Array, together: Array
 ) -> tuple[Matrix, Matrix, Matrix]:
-    each = work / chunks
-    longer, step = each.copy(), decode.copy()
+    share = np.minimum(np.asarray(rate * work), 1 - STABLE)
+    seconds = decode / (1 - share)
+    scatter = np.maximum(0.0, work_second - work**2) + together * work**2
+    return seconds, share, rate * scatter / (seconds * (1 - share**2))
+
+
+def shared_work(
+    decode: Matrix, work: Matrix, work_second: Matrix, sharing: Matrix, rate: Array, group: float, arrival_cv2: Array
+) -> tuple[Matrix, Matrix]:
+    """First two moments of what a prompt adds to its step, others on it, [s] and [s^2], (candidates, batches).
+
+    As much as alone, ``work``, and ``sharing`` [s] more for all but one of a step's prompts: a decode step reads
+    its weights anyway, so the first has that time for nothing; experts it reads serve the others too. Other
+    arguments as in :func:`mixed_steps`.
+
+    Source: roofline of a step; :func:`apart`.
+    """
+    seconds, _, variation = _one_rank(decode, work, work_second, rate, group * arrival_cv2)
+    more = (1 - apart(rate * seconds, group, arrival_cv2, variation)) * sharing
+    return work + more, work_second + 2 * work * more + more**2
+
+
+def apart(count: Array, group: float, arrival_cv2: Array, variation: Matrix) -> Matrix:
+    """Steps with prompts over prompts, [1]: one where each is alone on its step.
+
+    ``count`` of them join a step on average [1]: groups of ``group``, whose number on a step is negative
+    binomial, its variance over its mean ``D = ca^2 + v*count/group`` for steps that vary by ``variation`` v [1].
+    None comes with ``D^(-count/group/(D-1))``.
+
+    Source: mixture of Poisson counts over lengths of a gamma distribution.
+
+    >>> round(float(apart(0.4, 1.0, 1.0, np.array(1.0))), 3), round(float(apart(0.4, 1.0, 4.0, np.array(1.0))), 3)
+    (0.714, 0.4)
+    """
+    groups = np.maximum(count / group, 1e-9)
+    excess = np.maximum(arrival_cv2 - 1 + variation * groups, 1e-9)
+    found: Matrix = -np.expm1(-groups * np.log1p(excess) / excess) / (groups * group)
+    return found
+
+
+def _lockstep(
+    decode: Matrix,
+    work: Matrix,
+    parts: tuple[Matrix, ...],
+    rate: Matrix,
+    ranks: Matrix,
+    chunks: float,
+    chunk_cv2: float,
+    group: float,
+    largest: Vector,
+) -> tuple[Matrix, Matrix, Matrix]:
+    sharing, stage, stage_sharing = parts
+    stage = stage / chunks
+    each = work / chunks - stage
+    sharing = sharing - stage_sharing
+    longer, step = each + stage, decode.copy()
     busy = np.zeros_like(decode)
-    logs = np.log(COUNTS)
+    logs = np.log(ABOARD)
+    groups = rate * chunks / group
+    some = -np.expm1(-groups * decode)
+    quiet = np.exp(-np.minimum(groups * decode, 50.0))
     for _ in range(ITERATIONS):
-        some = -np.expm1(-rate * chunks / group * decode)
         # a long step lets others arrive, which board the next
-        none = np.exp(-np.minimum(rate * chunks / group * (decode + longer), 50.0))
+        none = quiet * (1 + chunk_cv2 * groups * longer) ** (-1 / chunk_cv2)
         busy = some / (some + none)
         aboard = np.maximum(rate * chunks * step / np.maximum(busy, 1e-12), group)
         top = np.interp(np.log(np.maximum(aboard / group, 1.0)), logs, largest)
-        longer = 0.5 * longer + 0.5 * each * np.maximum(np.minimum(aboard, top), aboard / ranks)
+        many = np.maximum(np.minimum(aboard, top), aboard / ranks)
+        all_of_them = np.maximum(aboard, many)
+        now = each * many + sharing * (many - 1) + stage * all_of_them + stage_sharing * (all_of_them - 1)
+        longer = 0.5 * longer + 0.5 * now
         step = np.minimum(0.5 * step + 0.5 * (decode + busy * longer), decode / STABLE)
     return step, np.minimum(1 - decode / step, 1 - STABLE), busy * (1 - busy) * longer**2 / step**2
 
@@ -143,21 +237,22 @@ def dispersion(
 
 
 def own_stall(
-    rate: Array, work: Matrix, mixed: MixedSteps, group: float = 1.0, arrival_cv2: Array = 1.0, steps: float = 1.0
+    rate: Array, mixed: MixedSteps, group: float = 1.0, arrival_cv2: Array = 1.0, steps: float = 1.0
 ) -> Matrix:
     """Seconds of prompts a sequence meets beyond their usual share of its time, (candidates, batches), [s].
 
-    Its own arrival is when others are likely: siblings of its ``group`` still to be prefilled (half of them
-    where a group takes many ``steps`` [1]), the rest of a burst, ``(ca^2 - 1)/2`` groups more than usual, and
-    the ``rate*s`` prompts that came while its own of ``work`` s [s] was prefilled. Each takes s stretched by
-    what arrives meanwhile. Negative for regular arrivals. ``rate`` [1/s].
+    Its own arrival is when others are likely: siblings of its ``group`` K still to be prefilled (half of them
+    where a group takes many ``steps`` [1]), the rest of a burst, and those that came while it was prefilled. On
+    the clock that stops for prompts, arrivals vary by ``K*ca^2/(1-rho)^2`` of their mean, as many come in a
+    prompt's time too. Of the excess ``K*ca^2/(1-rho)^2 - 1`` around an arrival, K/(1-rho^2) - 1 shares its step and
+    half of the rest comes later, each ``rho/rate`` long. Negative for regular arrivals. ``rate`` [1/s].
 
-    Source: the renewal function ``m(t) = t/E[X] + (ca^2 - 1)/2`` of arrivals counted from one of them.
+    Source: Palm calculus of a stationary point process; counts of steps with ``n' ~ Poisson(rate*(T + s*n))``.
     """
-    per_work = mixed.share / np.maximum(rate * work, 1e-30)
+    rho = mixed.share
     siblings = group * (1 - 1 / steps) / 2 if group > 1 else 0.0
-    burst = (arrival_cv2 - 1) / 2 * group
-    found: Matrix = (siblings + burst + rate * work) * work * per_work / (1 - mixed.share)
+    behind = group / 2 * (arrival_cv2 / (1 - rho) ** 2 - 1 / (1 - rho**2))
+    found: Matrix = (siblings / (1 - rho) + behind) * rho / rate
     return found
 
 
@@ -209,20 +304,23 @@ def boarding_wait(
     spread = mixed.variation / 9
     length = met * np.maximum(0.0, 1 - spread + meet.normal * np.sqrt(spread)) ** 3
     wait = meet.uniform * length
-    alone = np.asarray(ranks) == 1
-    if np.any(alone):
-        count = np.asarray(rate) / group
-        ahead = np.zeros_like(own)
+    reached = np.asarray(rate) / group * length
+    alone = np.asarray(ranks)[:, 0] == 1
+    one, several = np.flatnonzero(alone), np.flatnonzero(~alone)
+    if len(one):
+        work, until = own[one], reached[one]
+        ahead = np.zeros_like(work)
         for j in range(meet.arrivals.shape[1]):
-            ahead += own[:, meet.others[:, j]] * (meet.arrivals[:, j] < count * length)
+            ahead += np.take(work, meet.others[:, j], axis=1) * (meet.arrivals[:, j] < until)
         # whoever comes after those drawn counts as an average one
-        ahead += own.mean(axis=1, keepdims=True) * np.maximum(0.0, count * length - meet.arrivals[:, -1])
-        wait = wait + np.where(alone, group * ahead, 0.0)
-    if not np.all(alone):
+        ahead += work.mean(axis=1, keepdims=True) * np.maximum(0.0, until - meet.arrivals[:, -1])
+        wait[one] += group * ahead
+    if len(several):
         # side by side: a step lasts as long as the longest prompt on it
-        count = np.asarray(rate) / group
-        longest = own
+        work, until = own[several], reached[several]
+        longest = work.copy()
         for j in range(meet.arrivals.shape[1]):
-            longest = np.maximum(longest, own[:, meet.others[:, j]] * (meet.arrivals[:, j] < count * length))
-        wait = wait + np.where(alone, 0.0, longest - own)
+            other = np.take(work, meet.others[:, j], axis=1)
+            np.maximum(longest, other * (meet.arrivals[:, j] < until), out=longest)
+        wait[several] += longest - work
     return wait

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from planner.cost.roofline import Array
 from planner.cost.shared_prefix import group_tokens
-from planner.serving.interference import Boarding, largest_of
+from planner.serving.interference import Boarding, largest_aboard, largest_of
 from planner.workload import Workload
 from planner.workload.lengths import normal_quantile, shuffled
 
@@ -70,6 +70,18 @@ class Load:
         Source: :func:`planner.serving.interference.largest_of`.
         """
         return largest_of(np.minimum(self.new, budget), self.weights)
+
+    def largest_aboard(self, budget: float) -> Vector:
+        """Expected longest chunk of at most ``budget`` [tokens] of a step's groups, over one sequence's mean, [1].
+
+        That of a group is its first sequence's, which prefills the prefix for all.
+        Source: :func:`planner.serving.interference.largest_aboard`.
+        """
+        k = self.fan_out
+        prefix = np.maximum(self.shared_prefix - self.cached, 0.0) * (k - 1) / k
+        first = np.minimum(np.minimum(self.new * k, self.new + prefix), budget)
+        mean = float(np.average(np.minimum(self.new, budget), weights=self.weights))
+        return largest_aboard(first, self.weights) * float(np.average(first, weights=self.weights)) / mean
 
     def arrival_cv2(self, rate: Array) -> Array:
         """Squared coefficient of variation of the times between a replica's requests, at its ``rate`` [1/s].

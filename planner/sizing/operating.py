@@ -17,8 +17,10 @@ from planner.cost.step import StepModel
 from planner.hardware import Accelerator, Price
 from planner.serving.load import Load
 from planner.sizing.candidates import Precision
+from planner.workload.lengths import shuffled
 
 Matrix = npt.NDArray[np.float64]
+Vector = npt.NDArray[np.float64]
 
 #: batches (sequences per replica) every candidate is priced at
 STRATA = 16  # of prompt length, for moments
@@ -60,7 +62,9 @@ class Rows:
 
     ``seats`` and ``options`` say what a row is. ``steps`` (rows, batches) [s] per decode or verify
     step; ``work`` and ``work_second`` (rows, batches) [s], [s^2] what a prompt adds to the steps it rides
-    on, mean and second moment; ``own`` (rows, samples) [s] the same of each sample at batch one and
+    on, mean and second moment, and ``sharing`` (rows, batches) [s] what two prompts on the same step add
+    beyond that, and ``stage`` and ``stage_sharing`` (rows, batches) [s] the parts of both that add up although
+    ranks prefill side by side; ``own`` (rows, samples) [s] the work of each sample at batch one and
     ``chunks`` (rows, samples) those steps; ``ranks`` (rows, 1) attention ranks prefilling side by side;
     ``acceptance`` (rows, 1) [tokens]; ``kv_room``,
     ``kv_mean`` (rows, 1) [B] and ``kv_second`` [B^2] of a resident sequence; ``slots`` (rows, 1).
@@ -71,6 +75,9 @@ class Rows:
     steps: Matrix
     work: Matrix
     work_second: Matrix
+    sharing: Matrix
+    stage: Matrix
+    stage_sharing: Matrix
     own: Matrix
     chunks: Matrix
     ranks: Matrix
@@ -112,12 +119,22 @@ class Rows:
             inverse.append(place[id(seat)])
         return first, inverse
 
+    def prompt_cv(self, weights: Vector) -> float:
+        """Coefficient of variation of the first row's seconds of a prompt, [1]; ``weights`` (samples,) of the load's.
+
+        Over the whole sample: moments of ``work`` are over strata and miss the longest. Source: definition.
+        """
+        share, own = weights / weights.sum(), self.own[0]
+        mean = float(own @ share)
+        return float(np.sqrt(max(float(own**2 @ share) / mean**2 - 1, 0.0))) if mean > 0 else 0.0
+
     def __len__(self) -> int:
         return len(self.seats)
 
 
 _ARRAYS = (
-    "steps", "work", "work_second", "own", "chunks", "ranks", "acceptance", "kv_room", "kv_mean",
+    "steps", "work", "work_second", "sharing", "stage", "stage_sharing",
+    "own", "chunks", "ranks", "acceptance", "kv_room", "kv_mean",
     "kv_second", "slots", "request_overhead", "devices", "price", "power",
 )  # fmt: skip
 
@@ -196,28 +213,12 @@ def price_group(
 def _prefill_columns(step: StepModel, machine: Machine, layout: Layout, load: Load, budget: float) -> dict[str, Matrix]:
     """What prompts add to steps of every batch, for all seats; moments over strata of prompt length."""
     model = PrefillModel(step, machine, layout, budget)
-    matmul, experts = model.tables()
-    ranks = np.asarray(layout.data * layout.pipeline) + np.zeros((len(matmul), 1))
-    data = np.asarray(layout.data) + np.zeros((len(matmul), 1))
-
-    def added(batch: Matrix, tokens: Matrix) -> Matrix:
-        """Seconds ``tokens`` of one prompt add to a step of ``batch`` sequences, (seats, n)."""
-        rank = np.maximum(batch / ranks, 1.0)
-        without = between(matmul, rank) + between(experts, rank * data)
-        each = tokens.shape[-1] // batch.shape[-1]  # prompts looked at with every batch
-        rank = np.repeat(rank, each, axis=1)
-        together = between(matmul, rank + tokens) + between(experts, rank * data + tokens)
-        return together - np.repeat(without, each, axis=1)
-
-    def whole(batch: Matrix, tokens: Matrix) -> Matrix:
-        """The same of prompts in chunks, (batches,) times (prompts,) in the second axis."""
-        full, rest = np.divmod(tokens, budget)
-        count = len(batch[0])
-        chunk = np.repeat(added(batch, np.full((1, count), budget)), len(tokens), axis=1)
-        last = np.where(rest > 0, rest, 0.0)
-        return np.tile(full, count) * chunk + added(batch, np.tile(last, count)[None, :])
-
-    attention = np.asarray(model.attention_seconds(load.new, load.cached)) + np.zeros((len(matmul), len(load.new)))
+    table = np.concatenate(model.tables(), axis=1)
+    shape = (len(table), 1)
+    data = np.asarray(layout.data) + np.zeros(shape)
+    ranks = np.asarray(layout.data * layout.pipeline) + np.zeros(shape)
+    overhead = np.asarray(model.step_overhead()) + np.zeros(shape)
+    attention = np.asarray(model.attention_seconds(load.new, load.cached)) + np.zeros((len(table), len(load.new)))
     strata = np.array_split(np.argsort(load.new), STRATA)
     share = np.array([load.weights[i].sum() for i in strata]) / load.weights.sum()
 
@@ -225,16 +226,67 @@ def _prefill_columns(step: StepModel, machine: Machine, layout: Layout, load: Lo
         return np.stack([np.average(values[..., i], axis=-1, weights=load.weights[i]) for i in strata], axis=-1)
 
     tokens, attended = stratum(load.new), stratum(attention)
-    each = whole(BATCHES[None, :], tokens).reshape(len(matmul), len(BATCHES), STRATA)
-    each = each + attended[:, None, :]
-    ones = np.ones((1, 1))
+    # siblings are alike, others come in any order
+    pairs = np.arange(STRATA) if load.fan_out > 1 else shuffled(STRATA, 0)
+    steps, pair_steps = np.ceil(tokens / budget), np.ceil((tokens + tokens[pairs]) / budget)
+    each = np.empty((len(table), len(BATCHES), STRATA))
+    sharing, stage, stage_sharing = np.zeros((3, *each.shape[:2]))
+    own = np.empty_like(attention)
+    for r, d in np.unique(np.concatenate([ranks, data], axis=1), axis=0):
+        at = np.flatnonzero((ranks[:, 0] == r) & (data[:, 0] == d))
+        some = table[at]
+        one, both = (_added(BATCHES, t, r, d, budget) for t in (tokens, tokens + tokens[pairs]))
+        each[at] = _row_by_row(some, one.reshape(len(one), -1)).reshape(len(at), *one.shape[1:])
+        more = (both - one - one[:, :, pairs]) @ share
+        sharing[at] = some @ more
+        if d > 1:
+            part, of_stages = some[:, len(CHUNK_GRID) :], d / r
+            stage[at] = part @ (one[len(CHUNK_GRID) :] @ share) * of_stages
+            stage_sharing[at] = part @ more[len(CHUNK_GRID) :] * of_stages
+        own[at] = _row_by_row(some, _added(np.ones(1), load.new, r, d, budget)[:, 0])
+    each += (attended + overhead * steps)[:, None, :]
     return {
         "work": each @ share,
         "work_second": each**2 @ share,
-        "own": whole(ones, load.new) + attention,
+        "sharing": sharing + overhead * ((pair_steps - steps - steps[pairs]) @ share),
+        "stage": stage,
+        "stage_sharing": stage_sharing,
+        "own": own + attention + overhead * np.ceil(load.new / budget),
         "chunks": np.ceil(load.new / budget)[None, :] + np.zeros_like(attention),
         "ranks": ranks,
     }
+
+
+def _row_by_row(some: Matrix, weights: Matrix) -> Matrix:
+    """``some @ weights``, in pieces too small for the library to start threads for: starting them takes longer."""
+    found: Matrix = np.matmul(some[:, None, :], weights)[:, 0]
+    return found
+
+
+def _added(batches: Vector, tokens: Vector, ranks: float, data: float, budget: float) -> Matrix:
+    """What every entry of the tables of matmuls and of experts counts in the time that prompts of ``tokens`` add.
+
+    (both tables, batches, prompts), [1]: whole chunks and the rest of a prompt on a rank, less the decodes there.
+    """
+    rank = np.maximum(batches / ranks, 1.0)[:, None]
+    full, rest = np.divmod(tokens, budget)
+    return np.concatenate(
+        [
+            full * _counted(n * rank + budget) + _counted(n * rank + rest) - (full + 1) * _counted(n * rank)
+            for n in (1.0, data)
+        ]
+    )
+
+
+def _counted(tokens: Matrix) -> Matrix:
+    """Weights of a table over :data:`planner.cost.prefill.CHUNK_GRID` at ``tokens``, (grid, *tokens), [1]."""
+    grid = np.concatenate([[0.0], CHUNK_GRID])
+    index = np.clip(np.searchsorted(grid, tokens, side="right") - 1, 0, len(grid) - 2)[None]
+    part = (tokens - grid[index]) / (grid[index + 1] - grid[index])
+    weights = np.zeros((len(grid), *tokens.shape))
+    np.put_along_axis(weights, index, 1 - part, axis=0)
+    np.put_along_axis(weights, index + 1, part, axis=0)
+    return weights[1:]  # nothing at no tokens
 
 
 def between(table: Matrix, tokens: Matrix) -> Matrix:
@@ -261,7 +313,7 @@ def _at_queries(prefill: dict[str, Matrix], queries: int) -> dict[str, Matrix]:
     weight = (rows - BATCHES[index]) / (BATCHES[index + 1] - BATCHES[index])
     moved = {
         name: prefill[name][:, index] * (1 - weight) + prefill[name][:, index + 1] * weight
-        for name in ("work", "work_second")
+        for name in ("work", "work_second", "sharing", "stage", "stage_sharing")
     }
     return {**prefill, **moved}
 

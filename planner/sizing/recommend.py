@@ -206,8 +206,9 @@ def _warnings(found: Search, plan: Plan | None) -> tuple[str, ...]:
                 f"the fleet runs at {rho:.0%} of the highest rate that keeps the limits; "
                 "tail latencies there are sensitive to small errors"
             )
-        if plan.simulated is None and _only_simulated(found, sized):
-            said.append("time to first token at this load is for the simulator to say: see `planner simulate`")
+        flagged = () if plan.simulated is not None else _only_simulated(found, sized)
+        if flagged:
+            said.append(f"simulated only at this load, see `planner simulate`: {', '.join(flagged)}")
         if plan.cost.price_source == "no price":
             said.append(f"no price known for {plan.accelerator}: name one with --price")
     longest, limit = float(found.load.contexts.max()), found.model.max_context
@@ -217,15 +218,15 @@ def _warnings(found: Search, plan: Plan | None) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _only_simulated(found: Search, sized: Sized) -> bool:
-    """Whether the plan's load is one at which closed forms of the time to first token are off."""
+def _only_simulated(found: Search, sized: Sized) -> tuple[str, ...]:
+    """The figures whose closed forms may be off at the plan's load."""
     rows, rate = sized.rows, float(sized.served.rate[0, 0])
-    work, second = float(rows.work[0, 0]), float(rows.work_second[0, 0])
     return simulated_only(
         float(sized.served.prefill_utilisation[0, 0]),
         int(rows.ranks[0, 0]),
         found.load.fan_out * float(found.load.arrival_cv2(rate)),
-        float(np.sqrt(max(second / work**2 - 1, 0.0))),
+        rows.prompt_cv(found.load.weights),
+        float(sized.served.mean_batch[0, 0]),
     )
 
 

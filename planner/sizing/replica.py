@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.hardware import Assumptions
-from planner.serving.interference import MixedSteps, boarding_wait, crowded_share, dispersion, mixed_steps, own_stall
+from planner.serving.interference import (
+    MixedSteps,
+    boarding_wait,
+    crowded_share,
+    dispersion,
+    mixed_steps,
+    own_stall,
+    shared_work,
+)
 from planner.serving.kv_capacity import kv_demand
 from planner.serving.latency import LatencyCurve, percentiles, stalled_token_times
 from planner.serving.load import Load
@@ -30,6 +38,7 @@ LEAST_STABLE = 1e-3  # of the rate that prefill and decoding would reach side by
 STABLE_TOLERANCE = 1e-6
 LEAST_OWN = 0.2  # of a prompt's work at batch one, however much a larger step hides
 LEVELS = 12  # of occupancy a request may meet
+PROMPTS = ("work", "work_second", "sharing", "stage", "stage_sharing")  # of rows, what steps with prompts depend on
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,10 @@ class ReplicaModel:
         self.slots = np.maximum(rows.slots, 1.0)
         self.tokens = load.decode_steps / rows.acceptance
         self.chunk_count = load.chunks(rows.budget)
-        self.largest = load.largest(rows.budget)
+        self.largest = load.largest_aboard(rows.budget)
+        chunk = np.minimum(load.new, rows.budget)
+        mean = float(np.average(chunk, weights=load.weights))
+        self.chunk_cv2 = max(float(np.average(chunk**2, weights=load.weights)) / mean**2 - 1, 1e-6)
         self.overlap = load.overlap
         self.company = load.overlap_of_requests - load.overlap
         # a short answer pays for what it meets at its start with fewer tokens
@@ -133,11 +145,13 @@ class ReplicaModel:
         """The first row of a table over BATCHES at one batch, in its unit [s]. Source: interpolation."""
         return float(self._between(table, np.full((len(table), 1), batch))[0, 0])
 
-    def _mixed(self, rate: Matrix, decode: Matrix, work: Matrix, second: Matrix, ranks: Matrix) -> MixedSteps:
+    def _mixed(self, rate: Matrix, decode: Matrix, prompts: Sequence[Matrix], ranks: Matrix) -> MixedSteps:
+        """Steps with prompts among them, ``prompts`` what :data:`PROMPTS` names of them."""
         load = self.load
+        work, second, sharing, stage, stage_sharing = prompts
         return mixed_steps(
             decode, work, second, rate, ranks, self.chunk_count, float(load.fan_out), load.arrival_cv2(rate),
-            self.largest,
+            self.largest, sharing, stage, stage_sharing, self.chunk_cv2,
         )  # fmt: skip
 
     def stable_rate(self) -> Matrix:
@@ -147,17 +161,22 @@ class ReplicaModel:
         Source: stability of the queue in :func:`planner.serving.occupancy.occupancy`.
         """
         rows = self.rows
-        decode, work, second = (self._between(t, self.slots) for t in (rows.steps, rows.work, rows.work_second))
+        decode = self._between(rows.steps, self.slots)
+        prompts = [self._between(getattr(rows, name), self.slots) for name in PROMPTS]
+        work, second, sharing = prompts[:3]
         rate = 1.0 / (self.tokens * decode / self.slots + work / rows.ranks)
         several = np.flatnonzero(rows.ranks[:, 0] > 1)
 
         def excess(log_rate: Vector, index: npt.NDArray[np.int64]) -> Vector:
             at, tried = several[index], np.exp(log_rate)[:, None]
-            step = self._mixed(tried, decode[at], work[at], second[at], rows.ranks[at]).seconds
+            step = self._mixed(tried, decode[at], [t[at] for t in prompts], rows.ranks[at]).seconds
             return np.log(tried * self.tokens[at] * step / self.slots[at])[:, 0]
 
         high = np.log(rate[several, 0])
         found, _ = last_within(excess, high + np.log(LEAST_STABLE), high, STABLE_TOLERANCE)
+        group, cv2 = float(self.load.fan_out), self.load.arrival_cv2(rate)
+        work, _ = shared_work(decode, work, second, sharing, rate, group, cv2)
+        rate = 1.0 / (self.tokens * decode / self.slots + work)
         rate[several, 0] = np.exp(found)
         return rate
 
@@ -204,13 +223,13 @@ class ReplicaModel:
     def _state(self, rate: Matrix) -> _State:
         rows, load = self.rows, self.load
         group = float(load.fan_out)
-        mixed = self._mixed(rate, rows.steps, rows.work, rows.work_second, rows.ranks)
+        mixed = self._mixed(rate, rows.steps, [getattr(rows, name) for name in PROMPTS], rows.ranks)
         spread = dispersion(
             rate, self.tokens, BATCHES, rows.steps, mixed, rows.work, rows.work_second, group, load.arrival_cv2(rate),
             self.overlap,
         )  # fmt: skip
         steps = max(1.0, group * float(np.average(load.new, weights=load.weights)) / rows.budget)
-        stall = own_stall(rate, rows.work, mixed, group, load.arrival_cv2(rate), steps)
+        stall = own_stall(rate, mixed, group, load.arrival_cv2(rate), steps)
         held = mixed.seconds + stall / self.tokens
         most = last_state(BATCHES, rate * self.tokens * held, spread, self.slots)
         state = occupancy(
@@ -235,7 +254,7 @@ class ReplicaModel:
         times = self._request_times(rate, there, state.waiting, levels, share, work - rows.work[:, :1], gap)
         needed = kv_demand(state.mean, state.variance, rows.kv_mean, rows.kv_second, self.constants.kv_tail, group)
         # those that came with a request crowd its first tokens: of a short answer all
-        crowd = (group * load.arrival_cv2(rate) - 1) * self.company * elasticity / batch
+        crowd = (group * load.arrival_cv2(rate) / (1 - there.share) ** 2 - 1) * self.company * elasticity / batch
         extra = self._between(stall, batch) * self.short_answers + crowd * gap
         return _State(rate, there, second, state, gap, extra, levels, share, times, np.asarray(needed))
 

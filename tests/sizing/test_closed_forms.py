@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from bench.closed_forms import LOADS, TOLERANCE, Point, case_of, closed_forms, error, held, read, simulation, within
+from bench.closed_forms import (
+    LOADS,
+    TOLERANCE,
+    Point,
+    case_of,
+    closed_forms,
+    error,
+    held,
+    left_to_simulation,
+    read,
+    simulation,
+    within,
+)
 from planner.serving.validity import simulated_only
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "closed-forms.md"
@@ -16,8 +28,8 @@ CHEAP = (
     ("chat", "h100-sxm", 0.2), ("rag", "mi300x", 0.4), ("refactor", "h100-sxm", 0.2), ("long-prompts", "b200-sxm", 0.4),
     ("reasoning-glm", "b200-sxm", 0.4), ("classes", "h100-sxm", 0.2),
 )  # fmt: skip
-#: share of the grid's points on which a closed form is within its tolerance
-AT_LEAST = {"tpot": 0.67, "itl": 0.69, "p99_occupancy": 0.81, "ttft_p95": 0.98}
+#: share of all the grid's points, flagged or not, on which a closed form is within its tolerance
+AT_LEAST = {"tpot": 0.98, "itl": 0.96, "p99_occupancy": 0.92, "ttft_p95": 0.7}
 
 
 @pytest.fixture(scope="module")
@@ -54,32 +66,35 @@ def test_grid_is_wide_enough(points: list[Point]) -> None:
 def test_simulations_are_certain_enough(points: list[Point]) -> None:
     for p in points:
         for name, tolerance in TOLERANCE.items():
-            assert getattr(p, f"{name}_half_width") <= tolerance / 2, (p.workload, p.accelerator, p.utilisation, name)
+            assert getattr(p, f"{name}_half_width") <= tolerance / 3, (p.workload, p.accelerator, p.utilisation, name)
 
 
 def test_page_says_what_the_table_holds(points: list[Point]) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for name, title in {"p99_occupancy": "p99 of sequences decoding", "ttft_p95": "p95 TTFT"}.items():
+    titles = {"tpot": "mean TPOT, over requests", "p99_occupancy": "p99 of sequences decoding", "ttft_p95": "p95 TTFT"}
+    for name, title in titles.items():
         good, of = within(points, name), held(points, name)
         assert f"| {title} | {TOLERANCE[name]:.0%} | {len(of)} | {len(good)} ({len(good) / len(of):.0%}) |" in text
-    assert text.count("| simulated only |") == sum(p.simulated_only for p in points)
+    assert text.count(" simulated only |") == sum(left_to_simulation(p, name) for p in points for name in TOLERANCE)
 
 
 @pytest.mark.parametrize("name", TOLERANCE)
-def test_closed_forms_hold(points: list[Point], name: str) -> None:
-    of, good = held(points, name), within(points, name)
-    assert len(of) >= 60
-    assert len(good) / len(of) >= AT_LEAST[name]
-    beyond = [p for p in of if p not in good]
-    if name == "ttft_p95":
-        assert all(abs(error(p, name)) < 0.25 for p in beyond)
+def test_every_point_is_within_its_tolerance_or_flagged(points: list[Point], name: str) -> None:
+    beyond = [p for p in held(points, name) if abs(error(p, name)) > TOLERANCE[name]]
+    assert not beyond, [(p.workload, p.accelerator, p.layout, p.utilisation, error(p, name)) for p in beyond]
+    assert sum(abs(error(p, name)) <= TOLERANCE[name] for p in points) >= AT_LEAST[name] * len(points)
+
+
+def test_flags_leave_the_closed_forms_enough(points: list[Point]) -> None:
+    assert sum(not p.simulated_only for p in points) >= 60
+    for name in TOLERANCE:
+        assert len(held(points, name)) > len(points) / 2, name
 
 
 def test_flags_follow_from_the_inputs(points: list[Point]) -> None:
     for p in points:
-        assert p.simulated_only == simulated_only(p.prefill_share, p.ranks, p.arrivals, p.prompt_cv)
+        flagged = simulated_only(p.prefill_share, p.ranks, p.arrivals, p.prompt_cv, p.in_service)
+        assert p.simulated_only == ";".join(flagged)
+    # where time to first token is flagged it mostly is wrong
     wrong = [p for p in points if abs(error(p, "ttft_p95")) > TOLERANCE["ttft_p95"]]
-    # a flag on everything would be no flag: most flagged points are really wrong, few others are
-    assert sum(p.simulated_only for p in wrong) >= 0.95 * len(wrong)
-    assert sum(p.simulated_only for p in points) < len(points) / 2
-    assert sum(p.simulated_only for p in wrong) > 0.7 * sum(p.simulated_only for p in points)
+    assert len(wrong) > 0.6 * sum(left_to_simulation(p, "ttft_p95") for p in points)
