@@ -25,6 +25,7 @@ from planner.serving.statistics import distribution
 from planner.sizing.configuration import Setup, machine_of
 from planner.sizing.footprint import footprint
 from planner.validation.comparison import Comparison, Skipped
+from planner.validation.labels import format_named
 from planner.validation.points import PROMPTS_PER_STREAM, MeasuredPoint
 from planner.validation.protocols import NONE, Prediction, lengths, set_up_point
 from planner.validation.speculation_loop import (
@@ -48,6 +49,9 @@ PREFILL_TOKENS = 16384
 MEMORY = 0.95
 #: sequences of a rank from which TensorRT-LLM's decode batches are multiples of this instead of powers of two
 LARGE = 256
+#: sequences of a tensor-parallel worker in fp4 without drafts, at least: one recipe serves a list of concurrencies
+#: (four workers with 12, 44 and 76 streams decode 2.8, 10 and 16.0 each, by Little's law; InferenceX, GB200)
+SWEPT = 16
 UNKNOWN = "speculation not recorded, predicted without"
 UNITS = {"admission": "steps", "prefill": "1", "ranks": "1", "drafts": "1"}
 GENERIC = {"admission": 0.0, "prefill": 1.0}
@@ -115,6 +119,7 @@ def _key(point: MeasuredPoint) -> tuple[object, ...]:
     """All that a prediction depends on."""
     return (
         point.accelerator, point.model, point.engine, point.labels.get("engine", ""), point.weights, point.kv,
+        point.labels.get("weight_precision", ""),
         point.workers, point.prefill, point.pipeline, point.input_tokens, point.output_tokens, point.spread,
         point.concurrency, point.prompts, point.speculation, point.date if point.speculation == "mtp" else "",
     )  # fmt: skip
@@ -249,7 +254,8 @@ def decode_slots(point: MeasuredPoint) -> int:
 
     TensorRT-LLM's recipes capture a batch of a rank a little below its share of the streams, a power of two or
     from 512 on a multiple of :data:`LARGE`, and one where the share is two: ctx1_gen4_tep8_batch8_eplb0_mtp0_36
-    serves 36 streams with four workers of eight. Others take what comes.
+    serves 36 streams with four workers of eight. In fp4 one recipe is for many concurrencies, see :data:`SWEPT`.
+    Other engines take what comes.
 
     Source: names of NVIDIA/srt-slurm recipes/trtllm/gb300-fp8.
     """
@@ -259,7 +265,14 @@ def decode_slots(point: MeasuredPoint) -> int:
     share = point.concurrency / (workers.count * workers.data)
     if share >= 2 * LARGE:
         return LARGE * int(share / LARGE) * workers.data
-    return (1 if share <= 2 else 2 ** int(math.log2(share))) * workers.data
+    batch = 1 if share <= 2 else 2 ** int(math.log2(share))
+    if (
+        workers.data == 1
+        and point.speculation != "mtp"
+        and format_named(point.labels.get("weight_precision", "")) == "nvfp4"
+    ):
+        batch = max(batch, SWEPT)
+    return batch * workers.data
 
 
 def _transfer(point: MeasuredPoint, database: Database, tokens: float) -> float:

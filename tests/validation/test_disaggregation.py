@@ -162,6 +162,13 @@ def test_slots_are_those_of_the_recipes(
     assert decode_slots(replace(points["slots"], concurrency=streams, workers=workers)) == slots
 
 
+def test_fp4_recipes_without_drafts_serve_a_list_of_concurrencies(points: dict[str, MeasuredPoint]) -> None:
+    # InferenceX, GB200: 2.8, 10 and 16.0 sequences on each of four workers at these, by Little's law
+    fp4 = replace(points["slots"], labels={**points["slots"].labels, "weight_precision": "fp4"})
+    assert [decode_slots(replace(fp4, concurrency=c)) for c in (12, 44, 76)] == [16, 16, 16]
+    assert decode_slots(replace(fp4, concurrency=12, speculation="mtp")) == 2
+
+
 def test_more_prefill_workers_never_slow_first_tokens(points: dict[str, MeasuredPoint], database: Database) -> None:
     point = points["wide"]
     waits = [
