@@ -140,7 +140,7 @@ def confirm_best(found: Search) -> tuple[Search, Confirmation]:
 
 def step_time_error(found: Search, sized: Sized) -> float:
     """Relative error of the step time the band is drawn for, [1]. Source: the planning constants."""
-    chip, engine = sized.seat.accelerator, found.engine.name
+    chip, engine = sized.seat.accelerator, found.engine.family
     measured = chip.efficiency("decode_attention", sized.seat.precision.kv, engine).kind == "measured" and all(
         chip.efficiency("matmul", f, engine).kind == "measured" for f in set(sized.seat.precision.formats.values())
     )

@@ -231,7 +231,7 @@ def _only_simulated(found: Search, sized: Sized) -> tuple[str, ...]:
 
 
 def _efficiency_kinds(found: Search, sized: Sized) -> set[str]:
-    chip, engine = sized.seat.accelerator, found.engine.name
+    chip, engine = sized.seat.accelerator, found.engine.family
     kinds = {chip.efficiency("decode_attention", sized.seat.precision.kv, engine).kind}
     for fmt in set(sized.seat.precision.formats.values()):
         kinds.add(chip.efficiency("matmul", fmt, engine).kind)
