@@ -206,7 +206,23 @@ def closed_forms_page() -> str:
     return "\n".join(lines)
 
 
+def accuracy_page() -> str:
+    """Predictions beside measurements, from the file the fit wrote."""
+    from bench import accuracy
+
+    return accuracy.page()
+
+
+def accuracy_picture() -> str:
+    """The same as a picture."""
+    from bench import accuracy
+
+    return accuracy.picture()
+
+
 PAGES = {
+    "accuracy.md": accuracy_page,
+    "accuracy.svg": accuracy_picture,
     "closed-forms.md": closed_forms_page,
     "reference/cli.md": cli_page,
     "reference/workload.md": workload_page,

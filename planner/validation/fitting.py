@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,13 +26,16 @@ ITERATIONS = 30
 @dataclass(frozen=True)
 class Observation:
     """One measured figure: ``residual`` log(measured/predicted) [1], how the prediction answers to knobs,
-    the ``spread`` such figures scatter by [1], and the ``group`` that is left out together.
+    the ``spread`` such figures scatter by [1], and the ``group`` that is left out together. Figures of one
+    ``offset`` share a deviation of their own, of ``offset_spread`` [1], that no constant explains.
     """
 
     residual: float
     slopes: Mapping[Knob, float]
     spread: float
     group: tuple[str, ...] = ()
+    offset: tuple[str, ...] = ()
+    offset_spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,16 @@ def prior_spread(knob: Knob) -> float:
     return (SPREAD_ANY if knob.fmt == ANY else SPREAD_FORMAT) * LOOSE.get(knob.owner, 1.0)
 
 
-def fit(observations: Sequence[Observation], floors: Mapping[Knob, float] | None = None) -> Fit:
+def fit(
+    observations: Sequence[Observation],
+    floors: Mapping[Knob, float] | None = None,
+    prior: Callable[[Knob], float] = prior_spread,
+) -> Fit:
     """Knobs that bring predictions to the measured figures, as far as the points outweigh the priors.
 
-    Minimises ``sum huber((r - J x)/s) + sum (x/prior)^2`` by iteratively reweighted least squares in scaled
-    variables. ``floors``: least value of a knob [s], so that overheads stay above zero. Without
+    Minimises ``sum huber((r - J x - o)/s) + sum (x/prior)^2 + sum (o/t)^2`` by iteratively reweighted least squares
+    in scaled variables, with one o for each offset: rows of one group are not so many independent witnesses.
+    ``floors``: least value of a knob [s], so that overheads stay above zero. Without
     observations all values are 0.
 
     Source: Huber, "Robust Statistics", 1981; ridge regression as a Gaussian prior.
@@ -89,7 +97,7 @@ def fit(observations: Sequence[Observation], floors: Mapping[Knob, float] | None
     0.29
     """
     knobs = sorted({p for o in observations for k in o.slopes for p in k.ancestors()}, key=lambda k: k.label)
-    priors = {k: prior_spread(k) for k in knobs}
+    priors = {k: prior(k) for k in knobs}
     if not knobs:
         return Fit({}, {}, {})
     index = {k: i for i, k in enumerate(knobs)}
@@ -99,13 +107,18 @@ def fit(observations: Sequence[Observation], floors: Mapping[Knob, float] | None
         for knob, slope in o.slopes.items():
             for parent in knob.ancestors():
                 matrix[row, index[parent]] += slope
+    offsets = {name: i for i, name in enumerate(dict.fromkeys(o.offset for o in observations if o.offset_spread))}
+    apart = np.zeros((len(observations), len(offsets)))
+    for row, o in enumerate(observations):
+        if o.offset_spread:
+            apart[row, offsets[o.offset]] = o.offset_spread
     spread = np.array([o.spread for o in observations])
     target = np.array([o.residual for o in observations]) / spread
-    matrix = matrix * scale / spread[:, None]
+    matrix = np.hstack([matrix * scale, apart]) / spread[:, None]
     least = np.array([(floors or {}).get(k, -np.inf) for k in knobs]) / scale
-    solution, normal = _robust(matrix, target, least)
-    spreads = np.sqrt(np.diag(np.linalg.inv(normal))) * scale
-    values = solution * scale
+    solution, normal = _robust(matrix, target, np.concatenate([least, np.full(len(offsets), -np.inf)]))
+    spreads = np.sqrt(np.diag(np.linalg.inv(normal)))[: len(knobs)] * scale
+    values = solution[: len(knobs)] * scale
     return Fit(dict(zip(knobs, values.tolist(), strict=True)), dict(zip(knobs, spreads.tolist(), strict=True)), priors)
 
 

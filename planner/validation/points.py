@@ -118,7 +118,9 @@ def _read(row: Row, name: str, file: str, database: Database) -> MeasuredPoint |
         return Skipped(name, file, "holds no measured latency or throughput")
     chip = accelerator_named(row.get("gpu", ""), database)
     engine, version = engine_named(row.get("engine", "") or row.get("backend", ""))
-    version = row.get("image", "").split(":")[-1] or version
+    image = row.get("image", "")
+    if image and "dynamo" not in image:  # Dynamo's images carry its own version
+        version = image.split(":")[-1]
     engine = database.generation(engine, version.lstrip("v")).name
     model, said = _named(row.get("model", ""))
     said = format_named(row.get("weight_precision", "")) or said
@@ -132,6 +134,9 @@ def _read(row: Row, name: str, file: str, database: Database) -> MeasuredPoint |
     if lengths is None:
         return Skipped(name, file, "input or output length not recorded")
     concurrency = int(_number(row.get("concurrency_or_batch", "")) or 0)
+    each = re.search(r"batch_size col=(\d+)", row.get("notes", ""))
+    if each and prefill is None and 0 < int(each.group(1)) < concurrency:
+        concurrency = int(each.group(1))  # of one of several replicas
     if protocol in ("closed loop", "static batch") and not concurrency:
         return Skipped(name, file, "concurrency or batch not recorded")
     spread = RANGE_RATIO.search(row.get("length_kind", "") + " " + row.get("notes", ""))

@@ -1,0 +1,303 @@
+"""What bench/data/accuracy.csv says: tables and a picture for docs/accuracy.md, and the intervals that ship.
+
+``python -m bench.accuracy FOLDER`` adds the ablation (bench/data/ablation.csv) from the folder of measured tables
+and writes the step errors of hardware_db/assumptions.toml; docs/generate.py writes the page.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+DATA = Path(__file__).resolve().parent / "data"
+ROWS, ABLATION = DATA / "accuracy.csv", DATA / "ablation.csv"
+ASSUMPTIONS = Path(__file__).resolve().parent.parent / "hardware_db" / "assumptions.toml"
+CASES = ("bare", "fitted", "held_out", "accelerator_held_out", "peer")
+TITLES = {
+    "bare": "kernels alone", "fitted": "fitted on all", "held_out": "group left out",
+    "accelerator_held_out": "accelerator left out", "peer": "AIConfigurator 0.12",
+}  # fmt: skip
+METRICS = {"tpot": "time per output token", "ttft": "time to first token"}
+COVER = 0.8
+EVERY = 4  # points of the ablation
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured figure and the predictions of it, [s]; None where there is none."""
+
+    table: str
+    model: str
+    accelerator: str
+    engine: str
+    odd: bool
+    metric: str
+    measured: float
+    predicted: dict[str, float | None]
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What is left out together."""
+        return self.model, self.accelerator
+
+
+def read(path: Path = ROWS) -> list[Row]:
+    """The rows of the table."""
+    with path.open(encoding="utf-8", newline="") as lines:
+        return [
+            Row(
+                r["table"], r["model"], r["accelerator"], r["engine"], r["odd"] == "1", r["metric"],
+                float(r["measured"]), {c: float(r[c]) if r[c] else None for c in CASES},
+            )
+            for r in csv.DictReader(lines)
+        ]  # fmt: skip
+
+
+def errors(rows: Iterable[Row], case: str) -> tuple[int, float, float, float, float]:
+    """Count, median, mean and 90th percentile of absolute errors, and the bias, [1]."""
+    ratio = np.array([p / r.measured for r in rows if (p := r.predicted[case]) is not None])
+    if not len(ratio):
+        return 0, *(math.nan,) * 4
+    off = np.abs(ratio - 1)
+    return (len(ratio), float(np.median(off)), float(off.mean()), float(np.quantile(off, 0.9)),
+            float(np.exp(np.log(ratio).mean())))  # fmt: skip
+
+
+def intervals(rows: Sequence[Row], case: str) -> tuple[float, float]:
+    """Bounds of measured over predicted that hold the middle 80 %, every group counting the same, [1]."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for r in rows:
+        p = r.predicted[case]
+        if p is not None and not r.odd:
+            groups.setdefault(r.group, []).append(math.log(r.measured / p))
+    values = np.concatenate([np.array(v) for v in groups.values()])
+    weights = np.concatenate([np.full(len(v), 1 / math.sqrt(len(v))) for v in groups.values()])
+    order = np.argsort(values)
+    share = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
+    low, high = np.interp([(1 - COVER) / 2, (1 + COVER) / 2], share, values[order])
+    return float(math.exp(low)), float(math.exp(high))
+
+
+def coverage(rows: Sequence[Row], case: str) -> float:
+    """Share of points inside the interval that the other groups' errors give, [1]."""
+    inside, count = 0, 0
+    for group in {r.group for r in rows}:
+        low, high = intervals([r for r in rows if r.group != group], case)
+        for r in rows:
+            p = r.predicted[case]
+            if r.group == group and p is not None:
+                inside += low <= r.measured / p <= high
+                count += 1
+    return inside / count
+
+
+def page() -> str:
+    """The page docs/accuracy.md."""
+    rows = read()
+    lines = [
+        "# Accuracy", "",
+        "Generated from `bench/data/accuracy.csv`, which `python -m bench.calibration` writes: measured serving",
+        "results beside what the planner says. Every row was run as its benchmark ran it, in the simulator.", "",
+        "- *kernels alone*: nothing fitted end to end; efficiencies from kernel tables, overheads as published.",
+        "- *fitted on all*: the constants that ship (`hardware_db/calibration.toml`), on the rows they were fitted on.",
+        "- *group left out*: constants fitted without any row of the same model on the same accelerator.",
+        "- *accelerator left out*: without any row of the accelerator.", "",
+        "Constants belong to an accelerator and number format, to an engine's generation or to its kernels; none to a",
+        "model or a row. Groups off by more than half in the median are in no fit and in every score; they are listed.",
+    ]  # fmt: skip
+    for table, title in (("sample", "InferenceX and NVIDIA runs, dense and mixture-of-experts models"),
+                         ("deepseek-r1", "DeepSeek-R1 across makers, aggregated, without drafts")):  # fmt: skip
+        lines += ["", f"## {title}", "", "| figure | constants | rows | median | mean | 90th percentile | bias |",
+                  "|---|---|---|---|---|---|---|"]  # fmt: skip
+        for metric, name in METRICS.items():
+            some = [r for r in rows if (r.table, r.metric) == (table, metric)]
+            for case in CASES:
+                n, median, mean, p90, bias = errors(some, case)
+                if n:
+                    lines.append(_line(name, TITLES[case], n, median, mean, p90, bias))
+            theirs = [r for r in some if r.predicted["peer"] is not None]
+            if theirs:
+                lines.append(_line(name, "group left out, on AIConfigurator's rows", *errors(theirs, "held_out")))
+    lines += ["", "![Predicted, group left out, against measured](accuracy.svg)", "", "## Intervals", "",
+              "Measured over predicted, the middle 80 % of points of groups left out; covered: the share of a group's",
+              "points inside the interval that the other groups give.", "",
+              "| figure | constants | interval | covered |", "|---|---|---|---|"]  # fmt: skip
+    for metric, name in METRICS.items():
+        some = [r for r in rows if r.metric == metric]
+        for case in ("held_out", "accelerator_held_out"):
+            low, high = intervals(some, case)
+            lines.append(f"| {name} | {TITLES[case]} | {low:.2f} to {high:.2f} | {coverage(some, case):.0%} |")
+    lines += ["", "## Groups", "", "Median error of time per output token, and of time to first token.", "",
+              "| model | accelerator | engine | rows | kernels alone | fitted | left out | first token | fit |",
+              "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    keys = sorted({(r.model, r.accelerator, r.engine) for r in rows})
+    for key in keys:
+        some = [r for r in rows if (r.model, r.accelerator, r.engine) == key]
+        tpot, ttft = ([r for r in some if r.metric == m] for m in METRICS)
+        figures = [errors(tpot, c)[1] for c in ("bare", "fitted", "held_out")] + [errors(ttft, "held_out")[1]]
+        shown = " | ".join(f"{x:.1%}" for x in figures)
+        lines.append(f"| {' | '.join(key)} | {len(tpot)} | {shown} | {'no' if some[0].odd else 'yes'} |")
+    if ABLATION.is_file():
+        with ABLATION.open(encoding="utf-8", newline="") as found:
+            lines += ["", "## What each term buys", "",
+                      f"Every {EVERY}th row of the first table with one term taken away, constants as they ship.", "",
+                      "| without | time per output token, median | mean | bias | first token, median | bias |",
+                      "|---|---|---|---|---|---|"]  # fmt: skip
+            for r in csv.DictReader(found):
+                median, mean, bias, late, first = (float(x) for k, x in r.items() if k != "without")
+                lines.append(f"| {r['without']} | {median:.1%} | {mean:.1%} | {bias:.2f} | {late:.1%} | {first:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, what: str, n: int, *figures: float) -> str:
+    *shares, bias = figures
+    return f"| {name} | {what} | {n} | {' | '.join(f'{x:.1%}' for x in shares)} | {bias:.2f} |"
+
+
+def picture() -> str:
+    """Time per output token, group left out, against measured, both in ms on logarithmic axes, as SVG."""
+    rows = [r for r in read() if r.metric == "tpot"]
+    low, high, size, edge = 1.5, 300.0, 460, 46
+
+    def at(seconds: float) -> float:
+        return edge + (size - 2 * edge) * math.log(seconds * 1e3 / low) / math.log(high / low)
+
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" '
+             'font-family="sans-serif" font-size="11">',
+             f'<rect width="{size}" height="{size}" fill="white"/>']  # fmt: skip
+    for ms in (2, 5, 10, 20, 50, 100, 200):
+        x = at(ms * 1e-3)
+        parts.append(f'<path d="M{x:.1f} {edge}V{size - edge}M{edge} {size - x:.1f}H{size - edge}" stroke="#ddd"/>')
+        parts.append(f'<text x="{x:.1f}" y="{size - edge + 14}" text-anchor="middle">{ms}</text>')
+        parts.append(f'<text x="{edge - 6}" y="{size - x + 4:.1f}" text-anchor="end">{ms}</text>')
+    a, b = at(low * 1e-3), at(high * 1e-3)
+    parts.append(f'<path d="M{a:.1f} {size - a:.1f}L{b:.1f} {size - b:.1f}" stroke="#888"/>')
+    for r in rows[::2]:
+        p = r.predicted["held_out"]
+        if p is not None:
+            colour = "#c33" if r.odd else "#27c" if r.table == "sample" else "#2a5"
+            parts.append(
+                f'<circle cx="{at(r.measured):.1f}" cy="{size - at(p):.1f}" r="2" fill="{colour}" fill-opacity="0.45"/>'
+            )
+    parts.append(f'<text x="{size / 2}" y="{size - 8}" text-anchor="middle">measured, ms per output token</text>')
+    parts.append(
+        f'<text transform="translate(12 {size / 2}) rotate(-90)" text-anchor="middle">predicted, group left out</text>'
+    )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def ablation(folder: Path) -> None:
+    """Errors with one term taken away, on every fourth row of the sample."""
+    from bench.calibration import SAMPLE, clean
+
+    points = [p for p in clean(folder) if p.file == SAMPLE][::EVERY]
+    with ProcessPoolExecutor() as pool, ABLATION.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(("without", "tpot_median", "tpot_mean", "tpot_bias", "ttft_median", "ttft_bias"))
+        for name in VARIANTS:
+            ratios = [x for x in pool.map(_ratios, [(p, name) for p in points], chunksize=20) if x is not None]
+            tpot, ttft = (np.array(column) for column in zip(*ratios, strict=True))
+            off, late = abs(tpot - 1), abs(ttft - 1)
+            bias, first = np.exp(np.log(tpot).mean()), np.exp(np.log(ttft).mean())
+            figures = (np.median(off), off.mean(), bias, np.median(late), first)
+            writer.writerow((name, *(f"{x:.4g}" for x in figures)))
+
+
+def _without(name: str) -> Callable[..., object]:
+    from planner.hardware import Database, load_database
+    from planner.hardware.accelerator import Scale
+    from planner.hardware.calibration import Calibration
+    from planner.hardware.loading import OPERATORS
+
+    def database() -> Database:
+        base = load_database()
+        if name == "end-to-end fit":
+            base.__dict__["calibrations"] = ()
+            return base
+        if name == "engine overheads":
+            none = dict.fromkeys(("step", "layer", "prefill_layer", "sequence", "request"), 0.0)
+            return base.calibrated(Calibration(engines=dict.fromkeys(base.engines, none)))
+        if name == "kernel efficiencies":
+            ideal = {op: {"any": Scale(20.0, 20.0, 0.05)} for op in OPERATORS}
+            return base.calibrated(Calibration(accelerators={"any": ideal}))
+        if name == "all-reduce latency":
+            return base.calibrated(Calibration(accelerators={"any": {"all_reduce": {"any": Scale(latency=0.05)}}}))
+        return base
+
+    return database
+
+
+#: what is taken away
+VARIANTS = ("nothing", "end-to-end fit", "engine overheads", "kernel efficiencies", "all-reduce latency",
+            "expert coverage", "the benchmark's protocol")  # fmt: skip
+_known: dict[str, object] = {}
+
+
+def _ratios(task: tuple[object, str]) -> tuple[float, float] | None:
+    """Predicted over measured of both figures, [1]."""
+    from typing import Any, cast
+
+    import planner.cost.experts as experts
+    from planner.errors import InputError
+    from planner.validation.points import MeasuredPoint
+    from planner.validation.protocols import predict, replica_of
+
+    point, name = cast(tuple[MeasuredPoint, str], task)
+    if name not in _known:
+        _known[name] = _without(name)()
+    database = cast(Any, _known[name])
+    genuine = experts.distinct_experts
+    try:
+        if name == "expert coverage":
+            experts.distinct_experts = _every_expert  # type: ignore[assignment]
+        if name == "the benchmark's protocol":
+            replica = replica_of(point, point.workers, database, point.concurrency)
+            c, middle = point.concurrency, point.input_tokens + point.output_tokens / 2
+            limits = replica.step_time.limits
+            totals = [c * middle, *(c * min(middle, x) for x in limits)]
+            step = replica.step_time.decode(c, totals, [float(c)] * len(totals))[0]
+            first = replica.request_overhead_s + step + replica.step_time.prefill(c, [(int(point.input_tokens), 0)])
+            return step / cast(float, point.value("tpot")), first / cast(float, point.value("ttft"))
+        found = predict(point, database)
+        return found.tpot.mean / cast(float, point.value("tpot")), found.ttft.mean / cast(float, point.value("ttft"))
+    except InputError:
+        return None
+    finally:
+        experts.distinct_experts = genuine
+
+
+def _every_expert(count: int, _: int, tokens: object, independence: float = 1.0) -> object:
+    return count * np.ones_like(np.asarray(tokens, dtype=float))
+
+
+def write_step_errors() -> None:
+    """The relative errors of a step in assumptions.toml, half the 80 % interval of time per output token."""
+    rows = [r for r in read() if r.metric == "tpot"]
+    text = ASSUMPTIONS.read_text(encoding="utf-8")
+    for key, case, what in (
+        ("step_time_error_measured", "held_out", "groups (model, accelerator) left out of the fit"),
+        ("step_time_error_derived", "accelerator_held_out", "accelerators left out of the fit"),
+    ):
+        low, high = intervals(rows, case)
+        half = max(high - 1, 1 - low)
+        source = (
+            f"80 % of measured over predicted times per token lie in {low:.2f} to {high:.2f}: {what}, docs/accuracy.md"
+        )
+        text = re.sub(
+            rf'(\[{key}\]\nvalue = )[^\n]*\nunit = "1"\nkind = "\w+"\nsource = "[^\n]*\n',
+            rf'\g<1>{half:.2f}\nunit = "1"\nkind = "derived"\nsource = "{source}"\n', text,
+        )  # fmt: skip
+    ASSUMPTIONS.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    ablation(Path(sys.argv[1]))
+    write_step_errors()
