@@ -47,11 +47,13 @@ def top(
     """Plan capacity for LLM inference: which accelerator, how many, at what cost, and why."""
 
 
-def database_with(overlays: list[Path] | None, prices: list[Path] | None = None) -> Database:
-    """The database with the user's overlays and price files on top."""
+def database_with(
+    overlays: list[Path] | None, prices: list[Path] | None = None, calibrations: list[Path] | None = None
+) -> Database:
+    """The database with the user's overlays, price files and calibrations on top."""
     from planner.hardware import load_database
 
-    return load_database(overlays or (), prices or ())
+    return load_database(overlays or (), prices or (), calibrations or ())
 
 
 def prices_with(options: list[str] | None, database: Database) -> dict[str, float]:

@@ -10,6 +10,7 @@ import typer
 
 from planner.cli.base import app, database_with, gpus_with, models_with
 from planner.cli.options import (
+    CalibrationOption,
     DatabaseOption,
     FileOption,
     Format,
@@ -29,6 +30,7 @@ def list_(
     what: Annotated[str, typer.Argument(help="gpus, models or prices.")],
     gpus: GpusOption = None,
     hardware_db: DatabaseOption = None,
+    calibration: CalibrationOption = None,
     prices: PricesOption = None,
     models: ModelsOption = None,
     format_: FormatOption = None,
@@ -56,7 +58,7 @@ def list_(
     elif what == "prices":
         from planner.hardware import Price
 
-        database = database_with(hardware_db, prices)
+        database = database_with(hardware_db, prices, calibration)
         wanted = gpus_with(gpus, database) or list(database.accelerators)
         rows = [p for name in wanted for p in database.prices.of(name)]
         head = [f.name for f in fields(Price)]
@@ -64,7 +66,7 @@ def list_(
     else:
         from planner.sizing import datasheet
 
-        database = database_with(hardware_db, prices)
+        database = database_with(hardware_db, prices, calibration)
         sheet = datasheet(database, gpus_with(gpus, database))
         emit(
             format_, output, data=list(sheet), blocks=lambda: listing.datasheet_blocks(sheet),
@@ -80,6 +82,7 @@ def show(
     what: Annotated[str, typer.Argument(help="gpu or model.")],
     name: Annotated[str, typer.Argument(help="Its name.")],
     hardware_db: DatabaseOption = None,
+    calibration: CalibrationOption = None,
     models: ModelsOption = None,
     format_: FormatOption = None,
     output: OutputOption = None,
@@ -94,7 +97,7 @@ def show(
     if not name.strip():
         raise InputError(f"the name of the {what} is empty", expected=f"a name of `planner list {what}s`")
     if what == "gpu":
-        database = database_with(hardware_db)
+        database = database_with(hardware_db, calibrations=calibration)
         chip = database.accelerator(name)
         facts = accelerator_facts(chip)
         offered = database.prices.of(chip.name)
@@ -181,6 +184,7 @@ def schema(
 @app.command("check-db")
 def check_db(
     hardware_db: DatabaseOption = None,
+    calibration: CalibrationOption = None,
     prices: PricesOption = None,
     models: ModelsOption = None,
     format_: FormatOption = None,
@@ -194,7 +198,7 @@ def check_db(
     from planner.models import check_catalogue
     from planner.report.blocks import Text, sheet
 
-    database = database_with(hardware_db, prices)
+    database = database_with(hardware_db, prices, calibration)
     problems = [asdict(p) for p in check_database(database)]
     problems += [
         {"file": "models", "key": "", "message": text, "severity": "error"}

@@ -51,6 +51,10 @@ DatabaseOption = Annotated[
     list[Path] | None,
     typer.Option("--hardware-db", help="Own accelerators, engines or prices on top; repeatable.", show_default=False),
 ]
+CalibrationOption = Annotated[
+    list[Path] | None,
+    typer.Option("--calibration", help="Constants of `planner calibrate` on top; repeatable.", show_default=False),
+]
 PricesOption = Annotated[
     list[Path] | None,
     typer.Option("--prices", help="Own price file; replaces prices of its accelerators.", show_default=False),

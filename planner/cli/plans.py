@@ -20,6 +20,7 @@ from planner.cli.base import (
     workload_with,
 )
 from planner.cli.options import (
+    CalibrationOption,
     DatabaseOption,
     FormatOption,
     GpusOption,
@@ -46,6 +47,7 @@ def recommend(
     top: TopOption = 5,
     price: PriceOption = None,
     hardware_db: DatabaseOption = None,
+    calibration: CalibrationOption = None,
     prices: PricesOption = None,
     models: ModelsOption = None,
     format_: FormatOption = None,
@@ -70,7 +72,7 @@ def recommend(
         raise InputError(f"--fail-over-budget is {fail_over_budget}", expected="dollars per hour")
     started = time.perf_counter()
     asked, said = workload_with(workload, set_)
-    database = database_with(hardware_db, prices)
+    database = database_with(hardware_db, prices, calibration)
     statistics: dict[str, float] = {}
     with Progress(quiet), said:
         result = size(
@@ -125,6 +127,7 @@ def compare_gpus(
     gpus: GpusOption = None,
     price: PriceOption = None,
     hardware_db: DatabaseOption = None,
+    calibration: CalibrationOption = None,
     prices: PricesOption = None,
     models: ModelsOption = None,
     format_: FormatOption = None,
@@ -134,7 +137,7 @@ def compare_gpus(
     from planner.cli.output import emit
     from planner.sizing import compare_on_workload, datasheet
 
-    database = database_with(hardware_db, prices)
+    database = database_with(hardware_db, prices, calibration)
     overrides = prices_with(price, database)
     if workload is None:
         from planner.report.listing import datasheet_blocks
@@ -194,6 +197,7 @@ def estimate(
     rate: Annotated[float | None, typer.Option(help="Requests per second.", show_default=False)] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Everything queued at once.", show_default=False)] = False,
     hardware_db: DatabaseOption = None,
+    calibration: CalibrationOption = None,
     models: ModelsOption = None,
     format_: FormatOption = None,
     output: OutputOption = None,
@@ -208,7 +212,7 @@ def estimate(
         model, gpu, tensor_parallel, pipeline_parallel, expert_parallel, data_parallel, weights, kv,
         engine, batch, context, input_tokens, output_tokens, concurrency, rate, offline, cached_tokens,
     )  # fmt: skip
-    result = price_one(request, database_with(hardware_db), models_with(models))
+    result = price_one(request, database_with(hardware_db, calibrations=calibration), models_with(models))
     emit(
         format_, output, data=result.model_dump(mode="json", exclude_none=True),
         blocks=lambda: estimate_blocks(result),

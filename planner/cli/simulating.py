@@ -10,6 +10,7 @@ import typer
 
 from planner.cli.base import Progress, app, database_with, gpus_with, models_with, prices_with, workload_with
 from planner.cli.options import (
+    CalibrationOption,
     DatabaseOption,
     FormatOption,
     GpusOption,
@@ -56,6 +57,7 @@ def simulate(
     gpus: GpusOption = None,
     price: PriceOption = None,
     hardware_db: DatabaseOption = None,
+    calibration: CalibrationOption = None,
     prices: PricesOption = None,
     models: ModelsOption = None,
     format_: FormatOption = None,
@@ -81,7 +83,7 @@ def simulate(
     if seconds is not None and seconds <= 0:
         raise InputError(f"is {duration!r}", key="--duration", expected="more than zero")
     asked, said = workload_with(workload, set_)
-    database = database_with(hardware_db, prices)
+    database = database_with(hardware_db, prices, calibration)
     recorded = read_trace(trace) if trace is not None else asked.demand.trace
     with Progress(quiet), said:
         result, rows = simulate_plan(

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from planner.cli.base import app, models_with
-from planner.cli.options import DatabaseOption, FormatOption, ModelsOption, OutputOption, QuietOption
+from planner.cli.options import CalibrationOption, DatabaseOption, FormatOption, ModelsOption, OutputOption, QuietOption
 from planner.errors import InputError
 
 #: tables by group that are shown unless others are asked for
@@ -57,10 +57,7 @@ def validate(
     ] = None,
     hardware_db: DatabaseOption = None,
     models: ModelsOption = None,
-    calibration: Annotated[
-        list[Path] | None,
-        typer.Option("--calibration", help="Own calibration on top; repeatable.", show_default=False),
-    ] = None,
+    calibration: CalibrationOption = None,
     format_: FormatOption = None,
     output: OutputOption = None,
     quiet: QuietOption = False,
