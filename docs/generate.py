@@ -25,6 +25,7 @@ COMMANDS = (
     ("simulate",),
     ("measure",),
     ("validate",),
+    ("calibrate",),
 )
 
 
