@@ -52,9 +52,7 @@ Pair = tuple[MeasuredPoint, Answer]
 @cache
 def bare() -> Database:
     """The database without a calibration."""
-    database = load_database()
-    database.__dict__["calibrations"] = ()
-    return database
+    return load_database().uncalibrated()
 
 
 def clean(folder: Path) -> list[MeasuredPoint]:

@@ -73,6 +73,13 @@ class Database:
         files = (shipped, *self.calibration_files) if shipped.is_file() else self.calibration_files
         return (*(load_calibration(path) for path in files), *self.fitted)
 
+    def uncalibrated(self) -> Database:
+        """This database without any calibration: what kernels achieve alone. Source: none needed."""
+        found = replace(self, fitted=(), calibration_files=(), _one={})
+        found.__dict__["defaults"] = self.defaults
+        found.__dict__["calibrations"] = ()
+        return found
+
     def calibrated(self, *more: Calibration) -> Database:
         """This database with calibrations on top of those it has; files are not read again. Source: none needed."""
         found = replace(self, fitted=(*self.fitted, *more), _one={})

@@ -116,16 +116,19 @@ def mixed_steps(
     """
     shape = np.broadcast_shapes(np.shape(decode), np.shape(np.asarray(rate)))
     decode = np.broadcast_to(decode, shape)
-    alone = work
-    if sharing is not None:
-        work, work_second = shared_work(decode, work, work_second, sharing, rate, group, arrival_cv2)
-    seconds, share, variation = _one_rank(decode, work, work_second, rate, group * arrival_cv2)
-    several = np.flatnonzero(np.asarray(ranks)[:, 0] > 1)
-    if len(several) and largest is not None:
+    several = np.flatnonzero(np.asarray(ranks)[:, 0] > 1) if largest is not None else np.empty(0, int)
+    if largest is None or len(several) < shape[0]:
+        each, each_second = work, work_second
+        if sharing is not None:
+            each, each_second = shared_work(decode, work, work_second, sharing, rate, group, arrival_cv2)
+        seconds, share, variation = _one_rank(decode, each, each_second, rate, group * arrival_cv2)
+    else:
+        seconds, share, variation = (np.empty(shape) for _ in range(3))
+    if largest is not None and len(several):
         some = np.broadcast_to(np.asarray(rate), (shape[0], 1))[several]
-        parts = tuple(0.0 * alone[several] if x is None else x[several] for x in (sharing, stage, stage_sharing))
+        parts = tuple(0.0 * work[several] if x is None else x[several] for x in (sharing, stage, stage_sharing))
         found = _lockstep(
-            decode[several], alone[several], parts, some, ranks[several], chunks, chunk_cv2, group, largest
+            decode[several], work[several], parts, some, ranks[several], chunks, chunk_cv2, group, largest
         )
         seconds, share, variation = seconds.copy(), share.copy(), np.array(variation)
         seconds[several], share[several], variation[several] = found
@@ -187,26 +190,23 @@ def _lockstep(
     largest: Vector,
 ) -> tuple[Matrix, Matrix, Matrix]:
     sharing, stage, stage_sharing = parts
-    stage = stage / chunks
-    each = work / chunks - stage
-    sharing = sharing - stage_sharing
-    longer, step = each + stage, decode.copy()
+    # of the longest prompt on a rank, of every prompt on the stage, and what the first of them doesn't pay
+    longest, everyone = (work - stage) / chunks + sharing - stage_sharing, stage / chunks + stage_sharing
+    longer, step = work / chunks, decode.copy()
     busy = np.zeros_like(decode)
     logs = np.log(ABOARD)
     groups = rate * chunks / group
     some = -np.expm1(-groups * decode)
     quiet = np.exp(-np.minimum(groups * decode, 50.0))
+    scaled, power = chunk_cv2 * groups, -1 / chunk_cv2
     for _ in range(ITERATIONS):
         # a long step lets others arrive, which board the next
-        none = quiet * (1 + chunk_cv2 * groups * longer) ** (-1 / chunk_cv2)
-        busy = some / (some + none)
-        aboard = np.maximum(rate * chunks * step / np.maximum(busy, 1e-12), group)
-        top = np.interp(np.log(np.maximum(aboard / group, 1.0)), logs, largest)
+        busy = some / (some + quiet * (1 + scaled * longer) ** power)
+        aboard = np.maximum(group * groups * step / np.maximum(busy, 1e-12), group)
+        top = np.interp(np.log(aboard / group), logs, largest)
         many = np.maximum(np.minimum(aboard, top), aboard / ranks)
-        all_of_them = np.maximum(aboard, many)
-        now = each * many + sharing * (many - 1) + stage * all_of_them + stage_sharing * (all_of_them - 1)
-        longer = 0.5 * longer + 0.5 * now
-        step = np.minimum(0.5 * step + 0.5 * (decode + busy * longer), decode / STABLE)
+        longer = 0.5 * (longer + longest * many + everyone * aboard - sharing)
+        step = np.minimum(0.5 * (step + decode + busy * longer), decode / STABLE)
     return step, np.minimum(1 - decode / step, 1 - STABLE), busy * (1 - busy) * longer**2 / step**2
 
 
