@@ -1,8 +1,8 @@
-"""Fit the calibration that ships: ``python -m bench.calibration FOLDER`` with the folder of measured tables.
+"""Fit a calibration to published serving results: ``python -m bench.calibration FOLDER`` with the measured tables.
 
-Writes hardware_db/calibration.toml, and bench/data/accuracy.csv: every clean aggregated row with the prediction of
-constants nobody fitted end to end, of those fitted on all rows, of those fitted without the row's group (model and
-accelerator), and without its accelerator; and another planner's, where it has one. docs/generate.py writes
+Writes hardware_db/calibrations/serving.toml, and bench/data/accuracy.csv: every clean aggregated row with the
+prediction of constants nobody fitted end to end, of those fitted on all rows, of those fitted without the row's group
+(model and accelerator), and without its accelerator; and another planner's, where it has one. docs/generate.py writes
 docs/accuracy.md from that file. Takes about six minutes on two cores.
 """
 
@@ -30,7 +30,7 @@ from planner.validation.points import MeasuredPoint, read_point
 from planner.validation.protocols import predict
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "hardware_db" / "calibration.toml"
+TARGET = ROOT / "hardware_db" / "calibrations" / "serving.toml"
 ROWS = Path(__file__).resolve().parent / "data" / "accuracy.csv"
 DATE = "2026-11-25"
 SAMPLE, BY_ACCELERATOR = "inferencex_via_aiconfigurator_silicon_sample.csv", "inferencex_dsr1_by_accelerator.csv"
@@ -109,7 +109,7 @@ def fitted(pairs: Sequence[Pair]) -> tuple[Fit, Calibration]:
     engines = engine_overheads(bare(), {p.engine for p, _ in kept})
     floors = {Knob(e, key, ANY, "seconds"): -value for e, table in engines.items() for key, value in table.items()}
     found = fit([o for pair in kept for o in said_of(pair)], floors, prior)
-    return found, calibration_of(found.values, engines, "shipped", "published serving results, see docs/accuracy.md")
+    return found, calibration_of(found.values, engines, "serving", "published serving results, see docs/accuracy.md")
 
 
 def _figures(task: tuple[MeasuredPoint, Calibration]) -> dict[str, float]:

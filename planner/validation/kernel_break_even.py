@@ -75,7 +75,7 @@ def break_even_contexts(rows: Sequence[Row], database: Database) -> list[BreakEv
     _, contexts = contexts_of(rows)
     fine = np.geomspace(contexts[0], FARTHEST, 400)
     found = []
-    for sparse, dense in pairs_of(curves_of(rows, Outcome(""), database)):
+    for sparse, dense in pairs_of(curves_of(rows, Outcome(""), database.uncalibrated())):
         batch = np.array([sparse.batch])
         gain = dense.module.seconds(batch, fine) / sparse.module.seconds(batch, fine)
         measured = dense.measured / sparse.measured

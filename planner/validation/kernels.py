@@ -175,8 +175,9 @@ def compare_kernels(
     """Every row of a kernel table beside our cost model's prediction, or the reason why not, times in [s].
 
     ``rows``: as read from CSV, all with the same columns; ``file`` for messages. Sources: the operators of
-    :mod:`planner.cost`, with the constants of ``database``.
+    :mod:`planner.cost`, with the constants of ``database`` for kernels alone: no calibration of whole steps.
     """
+    database = database.uncalibrated()
     outcome = Outcome(file)
     columns = frozenset(rows[0]) if rows else frozenset()
     for needed, compare in READERS:
