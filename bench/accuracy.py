@@ -106,10 +106,10 @@ def page() -> str:
         "# Accuracy", "",
         "Generated from `bench/data/accuracy.csv`, which `python -m bench.calibration` writes: measured serving",
         "results beside what the planner says. Every row was run as its benchmark ran it, in the simulator.", "",
-        "- *kernels alone*: nothing fitted end to end; efficiencies from kernel tables, overheads as published. This is",
-        "  what every command uses.",
-        "- *fitted on all*: with `--calibration hardware_db/calibrations/serving.toml`, on the rows it was fitted on. It is",
-        "  an option because on groups left out it improves first tokens and not the time per output token.",
+        "- *kernels alone*: nothing fitted end to end; efficiencies from kernel tables, overheads as published.",
+        "  This is what every command uses.",
+        "- *fitted on all*: with `--calibration hardware_db/calibrations/serving.toml`, on its own rows.",
+        "  It is an option: on groups left out it improves first tokens and not the time per output token.",
         "- *group left out*: constants fitted without any row of the same model on the same accelerator.",
         "- *accelerator left out*: without any row of the accelerator.", "",
         "Constants belong to an accelerator and number format, to an engine's generation or to its kernels; none to a",
@@ -150,7 +150,7 @@ def page() -> str:
     if ABLATION.is_file():
         with ABLATION.open(encoding="utf-8", newline="") as found:
             lines += ["", "## What each term buys", "",
-                      f"Every {EVERY}th row of the first table with one term taken away, with the fitted constants.", "",
+                      f"Every {EVERY}th row of the first table, one term taken away, with the fitted constants.", "",
                       "| without | time per output token, median | mean | bias | first token, median | bias |",
                       "|---|---|---|---|---|---|"]  # fmt: skip
             for r in csv.DictReader(found):
