@@ -94,7 +94,7 @@ def fit(
     >>> k = Knob("l4", "matmul", "fp8", "memory")
     >>> found = fit([Observation(0.3, {k: -0.8}, 0.1)] * 20)
     >>> round(found.shift({k: -0.8}), 2)
-    0.29
+    0.3
     """
     knobs = sorted({p for o in observations for k in o.slopes for p in k.ancestors()}, key=lambda k: k.label)
     priors = {k: prior(k) for k in knobs}
