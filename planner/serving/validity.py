@@ -6,10 +6,10 @@ from __future__ import annotations
 TOGETHER = 1.5  # sequences at a time
 MANY_TOGETHER = 6.0
 CROWD = 2.0  # times as many in service as come at a time
-PREFILL = 0.4  # share of the time
+PREFILL = 0.35  # share of the time
 PREFILL_OF_TTFT = 0.35
 PREFILL_SIDE_BY_SIDE = 0.3  # several ranks, or several prompts at a time
-PREFILL_BY_RANKS_OF_TTFT = 0.18
+PREFILL_BY_RANKS_OF_TTFT = 0.15
 UNEVEN = 1.5  # coefficient of variation of prompts
 PREFILL_OF_UNEVEN = 0.06
 PREFILL_OF_STAY = 0.05  # of the time a sequence stays
@@ -25,12 +25,12 @@ def simulated_only(
 
     p95 TTFT is simulated only where requests come more than 1.5 at a time (``arrivals`` [1], the sequences of a
     request times the squared coefficient of variation between requests), and where prefill takes more than 35 %
-    of the time (``prefill_share`` [1]), 18 % with several ``ranks`` [1] that prefill side by side, 6 % with
+    of the time (``prefill_share`` [1]), 15 % with several ``ranks`` [1] that prefill side by side, 6 % with
     prompts whose seconds have a coefficient of variation ``prompt_cv`` [1] above 1.5, or 5 % of the time a
     sequence stays (``prefill_share`` over the sequences ``in_service`` [1]).
 
     Mean TPOT is simulated only where more than 6 come at a time, or more than 1.5 and not twice as many are in
-    service, and where prefill takes more than 40 % of the time, 30 % with several ranks or more than 1.5 at a
+    service, and where prefill takes more than 35 % of the time, 30 % with several ranks or more than 1.5 at a
     time, or 6 % with prompts as uneven as that.
 
     p99 occupancy is simulated only where mean TPOT is, and where prefill is more than 5 % of a sequence's stay.
