@@ -11,7 +11,7 @@ ROOT = Path(planner.__file__).resolve().parent
 RANK = {
     "errors": 0, "units": 0, "documents": 0, "settings": 0, "models": 1, "hardware": 2, "workload": 2, "cost": 3, "serving": 4,
     "measuring": 4,
-    "sizing": 5, "validation": 6, "report": 7, "cli": 8, "__main__": 9, "__init__": 0,
+    "sizing": 5, "validation": 6, "decisions": 6, "report": 7, "cli": 8, "__main__": 9, "__init__": 0,
 }  # fmt: skip
 #: same rank, and still strangers: a chip knows no workload, a workload no chip
 STRANGERS = {
