@@ -21,10 +21,12 @@ from planner.validation.labels import (
     model_named,
     weight_choice,
 )
+from planner.validation.recipes import DEFAULT, Recipe, recipe_of
 
 Protocol = Literal["closed loop", "offline", "static batch", "server"]
 Row = Mapping[str, str]
-PROMPTS_PER_STREAM = 10  # InferenceX sends ten prompts per concurrent stream
+#: prompts per concurrent stream where a source does not say: what InferenceX sends, and common elsewhere
+PROMPTS_PER_STREAM = 10
 RANGE_RATIO = re.compile(r"range ratio (0?\.\d+)")
 #: accelerators of a tensor-parallel worker at most
 NODE = 8
@@ -63,7 +65,7 @@ class MeasuredPoint:
 
     ``weights`` and ``kv``: formats as the planner is asked for them. ``workers``: one aggregated replica,
     or ``prefill`` beside it where the point is disaggregated. ``concurrency``: requests in flight, or the
-    static batch; ``prompts`` requests in all, 0 when the source does not say.
+    static batch; ``prompts`` requests in all; ``recipe`` how the benchmark is known to have set the server.
     """
 
     id: str
@@ -88,6 +90,7 @@ class MeasuredPoint:
     date: str = ""
     flags: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    recipe: Recipe = DEFAULT
 
     @property
     def group(self) -> tuple[str, str]:
@@ -141,15 +144,17 @@ def _read(row: Row, name: str, file: str, database: Database) -> MeasuredPoint |
         return Skipped(name, file, "concurrency or batch not recorded")
     spread = RANGE_RATIO.search(row.get("length_kind", "") + " " + row.get("notes", ""))
     completed = _number(row.get("completed", ""))
-    prompts = int(completed) if completed else concurrency * PROMPTS_PER_STREAM if spread else 0
+    prompts = int(completed) if completed else concurrency * PROMPTS_PER_STREAM
+    known = recipe_of("InferenceX", model.name, chip.name, database.engine(engine).family, database)
+    recipe = known if spread else DEFAULT  # a recorded range ratio is InferenceX's mark
     return MeasuredPoint(
         id=name, file=file, accelerator=chip.name, model=model.name, engine=engine,
-        version=version, weights=weights, kv=_kv(row, weights),
+        version=version, weights=weights, kv=_kv(row, weights, recipe),
         workers=workers, input_tokens=lengths[0], output_tokens=lengths[1], protocol=protocol, measured=measured,
         pipeline=_whole(row.get("pp", "")) or 1, spread=float(spread.group(1)) if spread else 1.0,
         concurrency=concurrency, prompts=prompts, prefill=prefill, speculation=_speculation(row),
         date=row.get("source_date", ""), flags=tuple(f for f in re.split(r";\s*", row.get("flag", "")) if f),
-        labels=dict(row),
+        labels=dict(row), recipe=recipe,
     )  # fmt: skip
 
 
@@ -317,14 +322,16 @@ def _lengths(row: Row) -> tuple[float, float] | None:
     return inputs, outputs
 
 
-def _kv(row: Row, weights: str) -> str:
-    """The cache's format: as recorded, else fp8 where weights were quantised after training, else the model's.
+def _kv(row: Row, weights: str, recipe: Recipe) -> str:
+    """The cache's format: as recorded, else the recipe's, else fp8 where weights were quantised after training, else the model's.
 
     Checkpoints quantised to fp8 or nvfp4 by NVIDIA's tools carry scales for an fp8 cache.
     """
     cache = format_named(row.get("kv_precision", ""))
     if cache in KV_FORMATS:
         return cache
+    if recipe.kv:
+        return recipe.kv
     return "fp8" if weights in ("fp8", "nvfp4") else "native"
 
 

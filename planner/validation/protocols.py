@@ -23,8 +23,6 @@ from planner.sizing.footprint import footprint
 from planner.validation.points import MeasuredPoint, Workers
 
 Vector = npt.NDArray[np.float64]
-#: streams of a closed loop send this many prompts each when the source does not say
-STREAM_PROMPTS = 4
 #: most requests of one simulated benchmark, and waves of an offline one
 MOST_REQUESTS = 4096
 OFFLINE_WAVES = 3
@@ -76,7 +74,8 @@ def replica_of(point: MeasuredPoint, workers: Workers, database: Database, seque
     setup = set_up_point(point, workers, database)
     machine = machine_of(setup)
     longest = point.input_tokens + point.output_tokens
-    budget = setup.engine.max_batched_tokens(setup.chip.memory_bytes)
+    recorded = point.recipe.budget(point.input_tokens, max(1, point.concurrency // workers.data))
+    budget = recorded or setup.engine.max_batched_tokens(setup.chip.memory_bytes)
     kv_tokens = _kv_tokens(setup, longest)
     block = setup.engine.block_tokens
     if kv_tokens < longest + 2 * block:
@@ -106,7 +105,7 @@ def predict(point: MeasuredPoint, database: Database, seed: int = 0) -> Predicti
     offline: everything queued. Source: :func:`planner.serving.simulator.run_replica`.
     """
     if point.protocol == "closed loop":
-        count = min(point.prompts or STREAM_PROMPTS * point.concurrency, max(MOST_REQUESTS, point.concurrency))
+        count = min(point.prompts, max(MOST_REQUESTS, point.concurrency))
         return _closed(point, database, point.concurrency, count, seed)
     if point.protocol == "static batch":
         return _closed(point, database, point.concurrency, point.concurrency, seed)
@@ -147,9 +146,10 @@ def _run(point: MeasuredPoint, replica: Replica, count: int, concurrency: int | 
         np.array([getattr(r, name) for r in run.records])
         for name in ("arrival_s", "first_token_s", "completion_s", "output_tokens")
     )
-    overhead = replica.request_overhead_s
     several = tokens > 1
     tpot = ((end - first)[several] / (tokens[several] - 1)) if several.any() else np.zeros(1)
+    waits = (point.recipe.poll_steps(point.concurrency) - 1) / 2 * float(tpot.mean())
+    overhead = replica.request_overhead_s + waits
     accelerators = float(replica.setup.layout.devices)
     return Prediction(
         distribution(first - arrival + overhead), distribution(tpot), distribution(end - arrival + overhead),
