@@ -79,10 +79,11 @@ def speculate(
     if workload is not None:
         from planner.decisions.speculation_setting import speculate_at_plan
 
-        for option, value in (("--model", model), ("--gpu", gpu), ("--batch", batch), ("--context", context),
-                              ("--methods", methods), ("--draft-model", draft_model)):  # fmt: skip
-            if value is not None:
-                raise InputError("given beside a workload", key=option, expected="--set for what the workload says")
+        _workload_alone(
+            model=model, gpu=gpu, batch=batch, context=context, methods=methods, draft_model=draft_model,
+            tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel, expert_parallel=expert_parallel,
+            data_parallel=data_parallel, weights=weights, kv=kv, engine=engine, task=task, temperature=temperature,
+        )  # fmt: skip
         asked, said = workload_with(workload, set_)
         with Progress(quiet), said:
             found = speculate_at_plan(
@@ -105,6 +106,22 @@ def speculate(
             request, _speculation(task, methods, draft_model, temperature), database, data, models_with(models)
         )
     emit(format_, output, data=found, blocks=lambda: _blocks(found, output), records=lambda: _records(found))
+
+
+#: options of a fixed configuration that have a value when nobody gives one
+DEFAULTS = {"tensor_parallel": 1, "pipeline_parallel": 1, "expert_parallel": 1, "data_parallel": 1, "weights": "native",
+            "kv": "native", "engine": "vllm", "task": "chat", "temperature": 1.0}  # fmt: skip
+
+
+def _workload_alone(**given: object) -> None:
+    """InputError for an option of a fixed configuration beside a workload."""
+    for name, value in given.items():
+        if value != DEFAULTS.get(name):
+            raise InputError(
+                "given beside a workload",
+                key="--" + name.replace("_", "-"),
+                expected="--set for what the workload says",
+            )
 
 
 def acceptance_with(files: list[Path] | None) -> AcceptanceData | None:
