@@ -171,7 +171,7 @@ def domain_factor(data: AcceptanceData, method: str, domain: str, contexts: Any)
     "generic" one it falls with the logarithm of the context. Source: ``hardware_db/acceptance``.
 
     >>> from planner.hardware.acceptance import load_acceptance
-    >>> float(domain_factor(load_acceptance(), "eagle3", "generic", 4096.0))
+    >>> round(float(domain_factor(load_acceptance(), "eagle3", "generic", 4096.0)), 3)
     0.75
     """
     match = data.domain
