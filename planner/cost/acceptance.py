@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from planner.errors import InputError, nearest
+from planner.errors import InputError
 from planner.hardware.acceptance import AcceptanceData, Curve
 
 Vector = npt.NDArray[np.float64]
@@ -151,7 +151,8 @@ def expected_acceptance(
     if found is None:
         raise InputError(
             f"no acceptance known for {method!r}", key="speculation.methods",
-            suggestion=nearest(method, [*data.defaults, "n-gram"]),
+            expected="speculation.acceptance or a curve of --acceptance beside it, or one of "
+            + ", ".join(sorted([*data.defaults, "n-gram"])),
         )  # fmt: skip
     factor, low, high = data.task_factor[task]
     # the curves are at temperature 1: colder sampling accepts more

@@ -135,6 +135,15 @@ class Drafter:
         """
         return self.nodes or self.draft_tokens + 1
 
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Tokens a pass of the drafter takes, [tokens], and passes of a step, [1]. Source: definition.
+
+        >>> Drafter("eagle3", 3).passes, Drafter("dspark", 7, block=True).passes
+        ((1, 3), (7, 1))
+        """
+        return (self.draft_tokens, 1) if self.block else (1, self.draft_tokens)
+
     def seconds(
         self,
         machine: Machine,
@@ -154,7 +163,7 @@ class Drafter:
             return self.verify_share * verify_seconds
         drafting = StepModel(self.model, self.model.formats, self.kv_format)
         seen = np.minimum(contexts, self.kv_budget) if self.kv_budget else contexts
-        tokens, passes = (self.draft_tokens, 1) if self.block else (1, self.draft_tokens)
+        tokens, passes = self.passes
         one: Array = 0.0
         for operator in drafting.operators(machine, layout, batch, seen, tokens):
             if operator.name != "step overhead":
