@@ -55,6 +55,9 @@ def speculate(
     ] = None,
     draft_model: Annotated[str | None, typer.Option(help="Model that drafts.", show_default=False)] = None,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="Sampling temperature.")] = 1.0,
+    draft_domain: Annotated[
+        str, typer.Option(help="in-domain, or generic: a head trained on other text than this.")
+    ] = "in-domain",
     acceptance: AcceptanceOption = None,
     gpus: GpusOption = None,
     price: PriceOption = None,
@@ -83,6 +86,7 @@ def speculate(
             model=model, gpu=gpu, batch=batch, context=context, methods=methods, draft_model=draft_model,
             tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel, expert_parallel=expert_parallel,
             data_parallel=data_parallel, weights=weights, kv=kv, engine=engine, task=task, temperature=temperature,
+            draft_domain=draft_domain,
         )  # fmt: skip
         asked, said = workload_with(workload, set_)
         with Progress(quiet), said:
@@ -103,14 +107,16 @@ def speculate(
             batch, context,
         )  # fmt: skip
         found = speculate_at(
-            request, _speculation(task, methods, draft_model, temperature), database, data, models_with(models)
-        )
+            request, _speculation(task, methods, draft_model, temperature, draft_domain), database, data,
+            models_with(models),
+        )  # fmt: skip
     emit(format_, output, data=found, blocks=lambda: _blocks(found, output), records=lambda: _records(found))
 
 
 #: options of a fixed configuration that have a value when nobody gives one
 DEFAULTS = {"tensor_parallel": 1, "pipeline_parallel": 1, "expert_parallel": 1, "data_parallel": 1, "weights": "native",
-            "kv": "native", "engine": "vllm", "task": "chat", "temperature": 1.0}  # fmt: skip
+            "kv": "native", "engine": "vllm", "task": "chat", "temperature": 1.0,
+            "draft_domain": "in-domain"}  # fmt: skip
 
 
 def _workload_alone(**given: object) -> None:
@@ -134,7 +140,9 @@ def acceptance_with(files: list[Path] | None) -> AcceptanceData | None:
     return with_own(load_acceptance(), files)
 
 
-def _speculation(task: str, methods: str | None, draft_model: str | None, temperature: float) -> Speculation:
+def _speculation(
+    task: str, methods: str | None, draft_model: str | None, temperature: float, draft_domain: str
+) -> Speculation:
     from planner.hardware.own_acceptance import METHODS
     from planner.workload import Speculation
     from planner.workload.schema import TASKS
@@ -147,9 +155,12 @@ def _speculation(task: str, methods: str | None, draft_model: str | None, temper
         if method not in METHODS:
             raise InputError(f"is {method!r}", key="--methods", expected="some of " + ", ".join(METHODS),
                              suggestion=nearest(method, METHODS))  # fmt: skip
+    if draft_domain not in ("in-domain", "generic"):
+        raise InputError(f"is {draft_domain!r}", key="--draft-domain", expected="in-domain or generic")
     return Speculation.model_validate(
-        {"task": task, "methods": listed, "draft_model": draft_model, "temperature": temperature}
-    )
+        {"task": task, "methods": listed, "draft_model": draft_model, "temperature": temperature,
+         "draft_domain": draft_domain}
+    )  # fmt: skip
 
 
 def _blocks(found: SpeculationDecision, output: Path | None) -> list[Any]:

@@ -101,6 +101,7 @@ def test_own_acceptance(run: Run, tmp_path: Path) -> None:
     ([*AT, "--set", "speculation.task=code"], "--set"),
     ([*AT, "--task", "coding"], "Did you mean"),
     ([*AT, "--methods", "eagle4"], "Did you mean"),
+    ([*AT, "--draft-domain", "none"], "in-domain or generic"),
     ([*AT, "--methods", "mtp"], "no multi-token-prediction module"),
     ([*AT, "--methods", "suffix"], "no acceptance known for 'suffix'"),
     ([*AT, "--methods", "draft-model"], "no draft model named"),

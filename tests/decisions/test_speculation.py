@@ -243,3 +243,16 @@ def test_acceptance_files(tmp_path: Path) -> None:
     assert lengths("mtp", "deepseek-v3") == [2.6, 2.6, 2.6]
     assert lengths("eagle3", "another")[1] == pytest.approx(2.86)
     assert data.users("x", "suffix", "chat") is None
+
+
+def test_each_rank_rejects_its_own_drafts(llama_8b: Model) -> None:
+    """Host time of verified tokens is that of a rank of attention data parallelism, not of all in turn."""
+    step = StepModel(llama_8b, {}, "bf16")
+    machine, contexts = reference_machine(H100, verify_overhead=1e-5), np.array([100.0])
+
+    def host(ranks: int) -> float:
+        parts = step.decode(machine, Layout(data=ranks), 64.0, contexts, 4).operators
+        return sum(float(np.squeeze(o.seconds)) for o in parts if o.name == "step overhead")
+
+    assert host(1) == pytest.approx(64 * 4 * 1e-5)
+    assert host(8) == pytest.approx(host(1) / 8)
