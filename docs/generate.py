@@ -16,6 +16,7 @@ COMMANDS = (
     ("recommend",),
     ("compare", "gpus"),
     ("estimate",),
+    ("speculate",),
     ("list",),
     ("show",),
     ("init",),
@@ -89,6 +90,7 @@ def _type(field: dict[str, Any]) -> str:
 
 def result_page() -> str:
     """Every field of a recommendation, from its schema."""
+    from planner.decisions.speculation_result import SpeculationDecision
     from planner.sizing.result import Estimate, Recommendation, Simulation
 
     lines = [
@@ -98,7 +100,7 @@ def result_page() -> str:
         "",
     ]
     seen: set[str] = set()
-    for kind in (Recommendation, Estimate, Simulation):
+    for kind in (Recommendation, Estimate, Simulation, SpeculationDecision):
         schema = kind.model_json_schema(mode="serialization")
         lines += _fields(kind.__name__, schema)
         for name in sorted(schema["$defs"]):
@@ -221,10 +223,18 @@ def accuracy_picture() -> str:
     return accuracy.picture()
 
 
+def speculation_page() -> str:
+    """The map of speculation beside measured speed-ups."""
+    from bench import speculation_map
+
+    return speculation_map.page()
+
+
 PAGES = {
     "accuracy.md": accuracy_page,
     "accuracy.svg": accuracy_picture,
     "closed-forms.md": closed_forms_page,
+    "speculation-map.md": speculation_page,
     "reference/cli.md": cli_page,
     "reference/workload.md": workload_page,
     "reference/result.md": result_page,

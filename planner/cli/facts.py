@@ -154,11 +154,11 @@ def init(
 
 @app.command()
 def schema(
-    what: Annotated[str, typer.Argument(help="workload, result or estimate.")] = "workload",
+    what: Annotated[str, typer.Argument(help="workload, result, estimate or speculation.")] = "workload",
     format_: SchemaFormatOption = None,
     output: FileOption = None,
 ) -> None:
-    """Print the JSON Schema of a workload file, of a recommendation or of an estimate; its fields in other formats."""
+    """Print the JSON Schema of a workload file or of a result of a command; its fields in other formats."""
     from planner.cli.output import emit
     from planner.report import listing
 
@@ -168,11 +168,13 @@ def schema(
         from planner.sizing.result import Recommendation as Kind  # type: ignore[assignment]
     elif what == "estimate":
         from planner.sizing.result import Estimate as Kind  # type: ignore[assignment]
+    elif what == "speculation":
+        from planner.decisions.speculation_result import SpeculationDecision as Kind  # type: ignore[assignment]
     else:
         raise InputError(
             f"no schema of {what!r}",
-            expected="workload, result or estimate",
-            suggestion=nearest(what, ("workload", "result", "estimate")),
+            expected="workload, result, estimate or speculation",
+            suggestion=nearest(what, ("workload", "result", "estimate", "speculation")),
         )
     found = Kind.model_json_schema()
     emit(

@@ -63,6 +63,10 @@ ModelsOption = Annotated[
     list[Path] | None,
     typer.Option("--models", help="Own model entries (folder or file); repeatable.", show_default=False),
 ]
+AcceptanceOption = Annotated[
+    list[Path] | None,
+    typer.Option("--acceptance", help="Own acceptance of draft tokens, a TOML file; repeatable.", show_default=False),
+]
 TopOption = Annotated[int, typer.Option("--top", min=0, help="Alternatives to show.")]
 VerboseOption = Annotated[
     bool,

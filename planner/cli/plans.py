@@ -20,6 +20,7 @@ from planner.cli.base import (
     workload_with,
 )
 from planner.cli.options import (
+    AcceptanceOption,
     CalibrationOption,
     DatabaseOption,
     FormatOption,
@@ -50,6 +51,7 @@ def recommend(
     calibration: CalibrationOption = None,
     prices: PricesOption = None,
     models: ModelsOption = None,
+    acceptance: AcceptanceOption = None,
     format_: FormatOption = None,
     output: OutputOption = None,
     fail_over_budget: Annotated[
@@ -64,6 +66,7 @@ def recommend(
 ) -> None:
     """Recommend a fleet for a workload: accelerator, count, layout, batch, speculation, cost, why."""
     from planner.cli.output import choose_format, emit
+    from planner.cli.speculating import acceptance_with
     from planner.report.recommendation import recommendation_blocks
     from planner.sizing import recommend as size
 
@@ -78,6 +81,7 @@ def recommend(
         result = size(
             asked, database, gpus=gpus_with(gpus, database), top=top, price_overrides=prices_with(price, database),
             models=models_with(models), statistics=statistics, simulate=simulate,
+            acceptance=acceptance_with(acceptance),
         )  # fmt: skip
     seconds = time.perf_counter() - started
     if verbose:

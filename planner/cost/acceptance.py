@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from planner.errors import InputError, nearest
+from planner.errors import InputError
 from planner.hardware.acceptance import AcceptanceData, Curve
 
 Vector = npt.NDArray[np.float64]
@@ -116,12 +116,15 @@ def expected_acceptance(
     temperature: float = 1.0,
     user_curve: Sequence[float] = (),
     user_length: float | None = None,
+    user_rates: Sequence[float] = (),
+    domain: str = "in-domain",
+    context: float = 0.0,
 ) -> Acceptance:
     """Acceptance length of ``method`` at ``draft_tokens`` (n,) [tokens] on a task, (n,) [tokens].
 
     The user's own curve or length first; n-gram by task; learned drafters by model, else the
-    median, times the task's and temperature's factor on what exceeds one. Always within
-    [1, k+1]. InputError for an unknown method.
+    median, times the task's, temperature's and domain's factor at ``context`` [tokens] on what exceeds
+    one. Always within [1, k+1]. InputError for an unknown method.
 
     Source: in the result; the factors are in ``hardware_db/acceptance``.
     """
@@ -129,9 +132,16 @@ def expected_acceptance(
     if user_curve:
         lengths = np.array([positional_acceptance_length(user_curve[: int(x)]) for x in k])
         return _bounded(k, lengths, lengths, lengths, "measured", "the workload file")
+    if user_rates:
+        lengths = np.array([1 + sum(user_rates[: int(x)]) for x in k])
+        return _bounded(k, lengths, lengths, lengths, "measured", "the workload file")
     if user_length is not None:
         lengths = np.minimum(np.full_like(k, user_length), k + 1)
         return _bounded(k, lengths, lengths, lengths, "measured", "the workload file")
+    own = data.users(model, method, task)
+    if own is not None:
+        lengths = own.at(k)
+        return _bounded(k, lengths, lengths, lengths, own.kind, own.source)
     if method == "n-gram":
         curve = data.ngram[data.ngram_task.get(task, task)]
         middle = curve.at(k)
@@ -141,17 +151,36 @@ def expected_acceptance(
     if found is None:
         raise InputError(
             f"no acceptance known for {method!r}", key="speculation.methods",
-            suggestion=nearest(method, [*data.defaults, "n-gram"]),
+            expected="speculation.acceptance or a curve of --acceptance beside it, or one of "
+            + ", ".join(sorted([*data.defaults, "n-gram"])),
         )  # fmt: skip
     factor, low, high = data.task_factor[task]
     # the curves are at temperature 1: colder sampling accepts more
     warm = (1 - data.temperature_slope * min(temperature, 1.0)) / (1 - data.temperature_slope)
-    gain = (found.at(k) - 1) * warm
+    gain = (found.at(k) - 1) * warm * float(domain_factor(data, method, domain, context))
     spread = data.interval
     return _bounded(
         k, 1 + gain * factor, 1 + gain * min(low, factor * (1 - spread)),
         1 + gain * max(high, factor * (1 + spread)), found.kind, found.source,
     )  # fmt: skip
+
+
+def domain_factor(data: AcceptanceData, method: str, domain: str, contexts: Any) -> Any:
+    """Factor on (acceptance length - 1) of a drafter of ``domain`` at ``contexts`` [tokens], [1], their shape.
+
+    One for a drafter trained on the workload's text ("in-domain") and for what needs no training; for a
+    "generic" one it falls with the logarithm of the context. Source: ``hardware_db/acceptance``.
+
+    >>> from planner.hardware.acceptance import load_acceptance
+    >>> round(float(domain_factor(load_acceptance(), "eagle3", "generic", 4096.0)), 3)
+    0.75
+    """
+    match = data.domain
+    x = np.asarray(contexts, dtype=float)
+    if domain != "generic" or method not in match.methods:
+        return np.ones_like(x)
+    ends = np.log([match.from_tokens, match.to_tokens])
+    return np.interp(np.log(np.maximum(x, 1.0)), ends, [1.0, match.factor])
 
 
 def _bounded(k: Vector, middle: Vector, low: Vector, high: Vector, kind: str, source: str) -> Acceptance:

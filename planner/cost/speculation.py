@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,13 @@ from planner.models.layers import DenseMlp, FullAttention, Layer, Projection
 from planner.models.model import Model
 
 HEAD_DIM = 128  # of the dense layer a public EAGLE-3 head is made of
+#: of public DSpark drafters: dense layers, their width over the target's, target layers joined at the input;
+#: LithosAI/Kimi-K3.1-Pro-DSpark and Inferact/Kimi-K3.1-Pro-DSpark-preview on Hugging Face
+BLOCK_LAYERS, BLOCK_WIDTH, BLOCK_PARTS = 5, 2, 5
+#: layers of the drafter DeepSeek-V4 ships, each like its MTP layer; bleysg/DeepSeek-V4-Flash-DSpark-drafter-GGUF
+BLOCK_OWN_LAYERS, BLOCK_OWN_PARTS = 3, 3
+#: inner width of the head that makes each token of a block depend on the one before; same model cards
+MARKOV_RANK = 256
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,18 @@ def draft_model(
 
     MTP is the target's own extra layer with a 2d-to-d projection and the shared head; EAGLE and
     EAGLE-2 one dense layer with a 2d-to-d projection and the target's head; EAGLE-3 one with a 3d-to-d
-    projection and a head over ``draft_vocab`` [tokens]. n-gram and none have no weights. ``formats``:
-    weight formats the target runs in, its own by default.
+    projection and a head over ``draft_vocab`` [tokens]; DSpark a few dense layers (of a target with MTP
+    three like it), a projection of several hidden vectors, the target's head and a low-rank one; of a
+    sparse cache the target itself. n-gram, suffix and none have no weights. ``formats``: weight formats
+    the target runs in, its own by default.
 
     Source: DeepSeek-V3, arXiv 2412.19437, section 2.2 (MTP); EAGLE, arXiv 2401.15077; EAGLE-3, arXiv
-    2503.01840.
+    2503.01840; DSpark, arXiv 2607.05147; MagicDec, arXiv 2408.11049.
     """
+    if method == "sparse-kv":
+        return target if formats is None else replace(target, formats=dict(formats))
+    if method == "dspark":
+        return _block_model(target, formats)
     if method == "mtp" and target.draft_layers:
         layers = (*target.draft_layers[:1], Layer(None, Combine(0, parts=2)))
         return Model(
@@ -67,13 +80,39 @@ def draft_model(
 
 
 @dataclass(frozen=True)
+class MarkovHead(DenseMlp):
+    """Two matrices of rank ``intermediate`` over the vocabulary ``entries``, once for each token of a block."""
+
+    entries: int = 0
+
+    def projections(self, hidden: int) -> Iterator[Projection]:
+        """A row of one looked up, the other read whole, [elements]. Source: DSpark, arXiv 2607.05147."""
+        yield Projection("markov head", self.intermediate, self.entries)
+
+
+def _block_model(target: Model, formats: Mapping[str, str] | None) -> Model:
+    """The drafter of a block: backbone, projection and Markov head; the target's head is shared."""
+    if target.draft_layers:
+        body, parts = replace(target.draft_layers[0], count=BLOCK_OWN_LAYERS), BLOCK_OWN_PARTS
+        own = target.formats if formats is None else formats
+    else:
+        heads = max(1, target.hidden // HEAD_DIM)
+        dense = DenseMlp(BLOCK_WIDTH * target.hidden)
+        body, parts = Layer(FullAttention(heads, max(1, heads // 4), HEAD_DIM), dense, BLOCK_LAYERS), BLOCK_PARTS
+        own = {}
+    layers = (body, Layer(None, Combine(0, parts=parts)), Layer(None, MarkovHead(MARKOV_RANK, entries=target.vocab)))
+    return Model(f"{target.name} DSpark", "dspark", target.hidden, target.vocab, layers, True, formats=own)
+
+
+@dataclass(frozen=True)
 class Drafter:
     """What drafting ``draft_tokens`` tokens per step costs beside the verification.
 
     ``model`` None: drafting costs ``verify_share`` of the verification (n-gram lookup).
     ``token_overhead`` [s] is the host's share per draft token; ``pass_floor`` [s] the least time of a
     pass, where its kernels are launched one by one. ``nodes`` [tokens] of a tree are verified instead of
-    the drafts and the token before them.
+    the drafts and the token before them. ``block``: one pass drafts all tokens. ``kv_budget`` [tokens]: most
+    of the target's own cache a pass reads, where the target itself drafts; 0 reads the drafter's own.
     """
 
     method: str
@@ -84,6 +123,8 @@ class Drafter:
     kv_format: str = "bf16"
     pass_floor: float = 0.0
     nodes: int = 0
+    block: bool = False
+    kv_budget: float = 0.0
 
     @property
     def queries(self) -> int:
@@ -93,6 +134,15 @@ class Drafter:
         (4, 61)
         """
         return self.nodes or self.draft_tokens + 1
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Tokens a pass of the drafter takes, [tokens], and passes of a step, [1]. Source: definition.
+
+        >>> Drafter("eagle3", 3).passes, Drafter("dspark", 7, block=True).passes
+        ((1, 3), (7, 1))
+        """
+        return (self.draft_tokens, 1) if self.block else (1, self.draft_tokens)
 
     def seconds(
         self,
@@ -104,28 +154,31 @@ class Drafter:
     ) -> Array:
         """Time to draft for ``batch`` sequences, [s], (candidates, batches).
 
-        ``k`` passes of the drafter over ``contexts`` [tokens], each with a host overhead, or a share
-        of ``verify_seconds`` [s]. Source: SpecDecode-Bench, arXiv 2601.11580 (measured 0.71 ms per
-        EAGLE-3 token of an 8B model on H100, 0.6 % of the verification for n-gram).
+        ``k`` passes of the drafter over ``contexts`` [tokens], or one of ``k`` tokens for a block, each
+        with a host overhead, or a share of ``verify_seconds`` [s]. Source: SpecDecode-Bench, arXiv
+        2601.11580 (measured 0.71 ms per EAGLE-3 token of an 8B model on H100, 0.6 % of the verification for
+        n-gram); DSpark, arXiv 2607.05147; MagicDec, arXiv 2408.11049.
         """
         if self.model is None:
             return self.verify_share * verify_seconds
         drafting = StepModel(self.model, self.model.formats, self.kv_format)
+        seen = np.minimum(contexts, self.kv_budget) if self.kv_budget else contexts
+        tokens, passes = self.passes
         one: Array = 0.0
-        for operator in drafting.operators(machine, layout, batch, contexts):
+        for operator in drafting.operators(machine, layout, batch, seen, tokens):
             if operator.name != "step overhead":
                 one = one + operator.seconds
-        return self.draft_tokens * np.maximum(one + self.token_overhead, self.pass_floor)
+        return passes * np.maximum(one + self.token_overhead, self.pass_floor)
 
     def weight_bytes(self, layout: Layout) -> Array:
         """Weights of the drafter on one accelerator, [B], without embeddings it shares.
 
         Source: :func:`planner.cost.memory.weight_bytes_per_device`.
         """
-        if self.model is None:
+        if self.model is None or self.kv_budget:
             return 0.0
         total = weight_bytes_per_device(self.model, self.model.formats, layout)
-        shared = self.method == "mtp"  # MTP shares the target's embedding and head
+        shared = self.method in ("mtp", "dspark")  # they share the target's embedding and head
         return total - (2.0 * self.model.embedding_parameters / layout.tensor if shared else 0.0)
 
     def cache_bytes(self, context: Array, layout: Layout) -> Array:
@@ -133,7 +186,7 @@ class Drafter:
 
         Source: :meth:`planner.cost.memory.CacheLayout.stored`.
         """
-        if self.model is None:
+        if self.model is None or self.kv_budget:
             return 0.0 * context * layout.devices
         return CacheLayout(self.model.layers, self.kv_format).stored(context, layout)
 

@@ -139,7 +139,8 @@ class StepModel:
             machine: ceilings, scalars or (candidates, 1).
             layout: degrees, scalars or (candidates, 1).
             batch: sequences in the replica, [1], scalar or (batches,) or (candidates, batches).
-            contexts: equally likely resident contexts of a sequence, (points,), [tokens].
+            contexts: equally likely resident contexts of a sequence, (points,), or those of each
+                candidate, (candidates, points), [tokens].
             queries: tokens per sequence and step, 1 + draft tokens.
             shared_read: share of cache bytes really read, below 1 with a cascade kernel, [1].
 
@@ -170,7 +171,8 @@ class StepModel:
         yield OperatorCost("step overhead", overhead=self._overhead(machine, layout, batch, queries))
 
     def _overhead(self, machine: Machine, layout: Layout, batch: Array, queries: int) -> Array:
-        verify = machine.verify_overhead * batch * queries if queries > 1 else 0.0
+        # each rank of attention data parallelism has a host of its own to reject drafts
+        verify = machine.verify_overhead * batch / layout.data * queries if queries > 1 else 0.0
         hops = (layout.pipeline - 1) * machine.stage_latency
         layers = machine.layer_overhead * self.model.num_layers
         return machine.step_overhead + layers + machine.sequence_overhead * batch + verify + hops
@@ -249,15 +251,16 @@ class StepModel:
             return
         cost = attention_cost(layer.attention)
         rank = cost.kv_fraction(layout.tensor)
-        for part in cost.decode(np.asarray(contexts, dtype=float), queries, self.kv_format):
+        points = np.asarray(contexts, dtype=float)
+        for part in cost.decode(points, queries, self.kv_format):
             n = layer.count * batch
             heads = 1 / layout.tensor if part.split else 1.0
             share = rank if part.category != "indexer" or part.split else 1.0
             read = shared_read if part.category != "state" else 1.0
             yield OperatorCost(
                 part.operator,
-                n * heads * float(np.mean(part.flops)),
-                cache=n * share * read * float(np.mean(part.bytes)),
+                n * heads * _mean(part.flops, points),
+                cache=n * share * read * _mean(part.bytes, points),
                 category=part.category,
                 ceiling=machine.ceiling(part.operator),
                 calls=layer.count,
@@ -294,3 +297,10 @@ class StepModel:
             "lm head", flops, weights, 0.0, activations + LOGIT_BYTES * tokens * head.outputs,
             ceiling=machine.ceiling("matmul", self.formats.get("head", "bf16")),
         )  # fmt: skip
+
+
+def _mean(values: Array, contexts: npt.NDArray[np.float64]) -> Array:
+    """Over the contexts of a sequence, or over those of each candidate, (candidates, 1)."""
+    if contexts.ndim < 2 or np.ndim(values) < 2:
+        return float(np.mean(values))
+    return np.mean(values, axis=-1, keepdims=True)

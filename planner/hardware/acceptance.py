@@ -36,6 +36,26 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class OwnCurve:
+    """A curve the user measured: taken as it is, for one model and task where it names them."""
+
+    method: str
+    curve: Curve
+    model: str = ""
+    task: str = ""
+
+
+@dataclass(frozen=True)
+class DomainMatch:
+    """What a drafter loses on text or contexts it wasn't trained on; see the data file."""
+
+    methods: tuple[str, ...]
+    factor: float
+    from_tokens: float
+    to_tokens: float
+
+
+@dataclass(frozen=True)
 class AcceptanceData:
     """Everything known about acceptance; see :func:`load_acceptance`."""
 
@@ -49,6 +69,25 @@ class AcceptanceData:
     token_overhead_s: float
     ngram_verify_share: float
     draft_vocab: int
+    kv_budget: float
+    speedup_error: float
+    domain: DomainMatch
+    engine_token_overhead_s: Mapping[str, float]
+    own: tuple[OwnCurve, ...] = ()
+
+    def users(self, model: str, method: str, task: str) -> Curve | None:
+        """The user's own curve, [tokens], the one that names most; None without one. Source: the user."""
+        name = _key(model)
+        fits = [
+            (bool(o.model) + bool(o.task), i, o.curve)
+            for i, o in enumerate(self.own)
+            if o.method == method and (not o.model or _key(o.model) == name) and (not o.task or o.task == task)
+        ]
+        return max(fits, key=lambda fit: fit[:2])[2] if fits else None
+
+    def token_overhead(self, engine: str) -> float:
+        """Host time of a draft pass in an engine, [s]. Source: the data files."""
+        return self.engine_token_overhead_s.get(engine, self.token_overhead_s)
 
     def family(self, model: str, method: str) -> Curve | None:
         """The measured curve of this model's drafter, [tokens], or None. Source: the data files."""
@@ -84,7 +123,8 @@ def load_acceptance() -> AcceptanceData:
     factors = {
         task: (v["value"], v["low"], v["high"]) for task, v in defaults["task_factor"].items() if isinstance(v, dict)
     }
-    cost = defaults["draft_cost"]
+    cost, domain = defaults["draft_cost"], defaults["domain_match"]
+    made = read_toml(root / "implementations.toml").data
     return AcceptanceData(
         learned,
         {e["method"]: _curve(e) for e in defaults["default"]},
@@ -96,6 +136,12 @@ def load_acceptance() -> AcceptanceData:
         float(cost["token_overhead_s"]),
         float(cost["ngram_verify_share"]),
         int(cost["draft_vocab"]),
+        float(cost["kv_budget"]),
+        float(defaults["speedup_error"]["share"]),
+        DomainMatch(
+            tuple(domain["methods"]), float(domain["value"]), float(domain["from_tokens"]), float(domain["to_tokens"])
+        ),
+        {e["name"]: float(e["token"]) for e in made["implementation"] if e["name"] == e["engine"]},
     )
 
 

@@ -23,13 +23,17 @@ class Text:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of texts; columns named in ``numeric`` are aligned right."""
+    """A table of texts; columns named in ``numeric`` are aligned right.
+
+    ``tones`` of its cells, where given: names of styles, which a terminal shows as colours.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     title: str = ""
     numeric: frozenset[str] = frozenset()
     header: bool = True
+    tones: tuple[tuple[str, ...], ...] = ()
 
 
 Block = Heading | Text | Sheet

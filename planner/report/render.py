@@ -11,7 +11,10 @@ from typing import Any
 
 from planner.report.blocks import Block, Heading, Sheet, Text
 
-STYLES = {"plain": "", "good": "green", "bad": "red", "note": "dim"}
+STYLES = {
+    "plain": "", "good": "green", "bad": "red", "note": "dim", "worse": "white on red3", "even": "black on khaki1",
+    "gain-1": "black on pale_green1", "gain-2": "black on green3", "gain-3": "white on dark_green",
+}  # fmt: skip
 
 
 def terminal(blocks: Sequence[Block], width: int | None = None) -> str:
@@ -33,8 +36,9 @@ def terminal(blocks: Sequence[Block], width: int | None = None) -> str:
             for column in block.columns:
                 right = column in block.numeric
                 table.add_column(column, justify="right" if right else "left", overflow="fold")
-            for row in block.rows:
-                table.add_row(*row)
+            for i, row in enumerate(block.rows):
+                tones = block.tones[i] if block.tones else ("",) * len(row)
+                table.add_row(*(Styled(c, STYLES.get(t, "")) if t else c for c, t in zip(row, tones, strict=True)))
             console.print(table)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

@@ -50,14 +50,16 @@ def model_step_time(
         base, forms = base * (1 + drafter.verify_share), _scaled(forms, 1 + drafter.verify_share)
     elif drafter.draft_tokens and drafter.model is not None:
         small = StepModel(drafter.model, drafter.model.formats, drafter.kv_format)
-        if set(_limits(small, 1)) - set(limits):
-            merged = tuple(sorted({*limits, *_limits(small, 1)}))
+        tokens, passes = drafter.passes
+        own = {*_limits(small, tokens), *([drafter.kv_budget] if drafter.kv_budget else [])}
+        if own - set(limits):
+            merged = tuple(sorted({*limits, *own}))
             base, forms = _probe(step, machine, layout, batches, merged, queries, shared_read)
             limits = merged
-        drafting, more = _probe(small, machine, layout, batches, limits, 1, 1.0, overhead=False)
-        k = drafter.draft_tokens
-        base = base + k * (drafting + drafter.token_overhead)
-        forms = forms + _scaled(more, k)
+        most = drafter.kv_budget or float("inf")
+        drafting, more = _probe(small, machine, layout, batches, limits, tokens, 1.0, overhead=False, most=most)
+        base = base + passes * (drafting + drafter.token_overhead)
+        forms = forms + _scaled(more, passes)
     prefill = PrefillModel(step, machine, layout, budget)
     matmul, experts = (Table((0.0, *CHUNK_GRID.tolist()), (0.0, *t.ravel().tolist())) for t in prefill.tables())
     ranks, data = int(np.asarray(layout.data * layout.pipeline)), int(np.asarray(layout.data))
@@ -86,11 +88,15 @@ def _probe(
     queries: int,
     shared_read: float,
     overhead: bool = True,
+    most: float = float("inf"),
 ) -> tuple[Vector, list[tuple[Branch, ...]]]:
-    """Seconds at contexts of no length by batch, and the branches of operators that depend on context."""
+    """Seconds at contexts of no length by batch, and the branches of operators that depend on context.
+
+    Contexts are read up to ``most`` [tokens].
+    """
 
     def operators(batch: Vector | float, context: float) -> Iterable[OperatorCost]:
-        for o in step.operators(machine, layout, batch, [context], queries, shared_read):
+        for o in step.operators(machine, layout, batch, [min(context, most)], queries, shared_read):
             if overhead or o.name != "step overhead":
                 yield o
 

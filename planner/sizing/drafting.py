@@ -16,7 +16,12 @@ from planner.sizing.operating import Option
 from planner.workload import Speculation
 
 #: draft lengths tried per method
-LENGTHS = {"n-gram": (2, 3, 5, 7, 10), "eagle3": (1, 2, 3, 5), "mtp": (1, 2, 3, 5), "draft-model": (2, 3, 5)}
+LENGTHS = {
+    "n-gram": (2, 3, 5, 7, 10), "suffix": (2, 3, 5, 7, 10), "eagle": (1, 2, 3, 5), "eagle3": (1, 2, 3, 5),
+    "mtp": (1, 2, 3, 5), "dspark": (3, 5, 7), "draft-model": (2, 3, 5), "sparse-kv": (2, 3, 5, 8),
+}  # fmt: skip
+#: methods that need a drafter someone trained or data someone has
+GIVEN = ("suffix", "eagle", "eagle3", "dspark", "sparse-kv")
 NONE = Option(Drafter("none", 0))
 
 
@@ -27,12 +32,15 @@ def drafting_options(
     precision: Precision,
     *,
     drafting_model: Model | None = None,
+    engine: str = "",
+    context: float = 0.0,
 ) -> list[Option]:
     """The options to search: none, and every allowed method at every draft length, [tokens].
 
-    EAGLE-3 is offered when the workload names it or a head of this model has a measured curve;
-    MTP when the model carries the module; a draft model when the workload names one. InputError
-    when a method is asked for that the model cannot have.
+    EAGLE, EAGLE-3, DSpark, suffix and drafting from a sparse cache are offered when the workload names
+    them, or a drafter of this model has a curve, measured or the user's; MTP when the model carries the
+    module; a draft model when the workload names one. Acceptance is that at ``context`` [tokens].
+    InputError when a method is asked for that the model cannot have or nobody knows the acceptance of.
 
     Source: acceptance data in ``hardware_db/acceptance``.
     """
@@ -40,16 +48,19 @@ def drafting_options(
     if speculation.enabled is False:
         return [NONE]
     asked = tuple(speculation.methods or ())
-    methods = [m for m in (asked or ("n-gram", "mtp", "eagle3", "draft-model")) if m != "none"]
+    methods = [m for m in (asked or ("n-gram", "mtp", *GIVEN, "draft-model")) if m != "none"]
     for method in methods:
-        if not _available(method, bool(asked), model, data, drafting_model):
+        if not _available(method, bool(asked), model, speculation, data, drafting_model):
             continue
+        small = _drafting_model(method, model, data, precision, drafting_model)
         for k in LENGTHS[method]:
-            options.append(_option(method, k, model, speculation, data, precision, drafting_model))
+            options.append(_option(method, k, model, speculation, data, precision, small, engine, context))
     return options or [NONE]
 
 
-def _available(method: str, asked: bool, model: Model, data: AcceptanceData, drafting: Model | None) -> bool:
+def _available(
+    method: str, asked: bool, model: Model, speculation: Speculation, data: AcceptanceData, drafting: Model | None
+) -> bool:
     if method == "mtp":
         if asked and not model.draft_layers:
             raise InputError(
@@ -58,13 +69,25 @@ def _available(method: str, asked: bool, model: Model, data: AcceptanceData, dra
                 expected="n-gram, eagle3 or draft-model",
             )
         return bool(model.draft_layers)
-    if method == "eagle3":
-        return asked or data.has_head(model.name, "eagle3")
+    if method in GIVEN:
+        return asked or data.has_head(model.name, method) or _users(data, model, method, speculation)
     if method == "draft-model":
         if asked and drafting is None:
             raise InputError("no draft model named", key="speculation.draft_model", expected="a model name")
         return drafting is not None
     return True
+
+
+def _users(data: AcceptanceData, model: Model, method: str, speculation: Speculation) -> bool:
+    return data.users(model.name, method, speculation.task) is not None
+
+
+def _drafting_model(
+    method: str, model: Model, data: AcceptanceData, precision: Precision, drafting: Model | None
+) -> Model | None:
+    if method == "draft-model":
+        return drafting
+    return draft_model(model, method, data.draft_vocab, precision.formats)
 
 
 def _option(
@@ -74,7 +97,9 @@ def _option(
     speculation: Speculation,
     data: AcceptanceData,
     precision: Precision,
-    drafting: Model | None,
+    small: Model | None,
+    engine: str,
+    context: float,
 ) -> Option:
     accepted = expected_acceptance(
         data,
@@ -85,15 +110,22 @@ def _option(
         temperature=speculation.temperature,
         user_curve=tuple(speculation.acceptance or ()),
         user_length=speculation.acceptance_length,
+        user_rates=tuple(speculation.acceptance_per_position or ()),
+        domain=speculation.draft_domain,
+        context=context,
     )
-    small = drafting if method == "draft-model" else draft_model(model, method, data.draft_vocab, precision.formats)
-    drafter = Drafter(method, k, small, data.token_overhead_s if small else 0.0, data.ngram_verify_share, precision.kv)
+    drafter = Drafter(
+        method, k, small, data.token_overhead(engine) if small else 0.0, data.ngram_verify_share, precision.kv,
+        block=method == "dspark", kv_budget=data.kv_budget if method == "sparse-kv" else 0.0,
+    )  # fmt: skip
+    given = speculation.acceptance or speculation.acceptance_per_position or speculation.acceptance_length
     return Option(
         drafter,
         float(accepted.length[0]),
         float(accepted.low[0]),
         float(accepted.high[0]),
         accepted.source,
+        adjusted=not given and not _users(data, model, method, speculation),
     )
 
 

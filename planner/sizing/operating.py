@@ -29,13 +29,17 @@ BATCHES = np.concatenate([np.arange(1.0, 9.0), np.round(2 ** np.arange(3.25, 11.
 
 @dataclass(frozen=True)
 class Option:
-    """One way to draft (or none) with the acceptance length it reaches, [tokens]."""
+    """One way to draft (or none) with the acceptance length it reaches, [tokens].
+
+    ``adjusted``: the length follows temperature, task and domain; the user's own doesn't.
+    """
 
     drafter: Drafter
     acceptance: float = 1.0
     acceptance_low: float = 1.0
     acceptance_high: float = 1.0
     source: str = ""
+    adjusted: bool = True
 
     @property
     def label(self) -> str:

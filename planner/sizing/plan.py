@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from planner.cost.memory import CacheLayout, largest_context
 from planner.cost.step import StepModel
 from planner.serving.fanout import useful_work
 from planner.serving.latency import LatencyCurve
+from planner.sizing.break_even import Crossing, crossings
 from planner.sizing.candidates import Precision
 from planner.sizing.drafting import speedups
 from planner.sizing.explain import explain_step, kv_tokens_that_fit
 from planner.sizing.footprint import Footprint, footprint
-from planner.sizing.operating import BATCHES, Rows, Seat
+from planner.sizing.operating import BATCHES, Option, Rows, Seat, Vector
 from planner.sizing.result import (
     Cost,
     Latency,
@@ -21,6 +24,7 @@ from planner.sizing.result import (
     Plan,
     Sharing,
     Speculation,
+    SpeculationFlip,
     Throughput,
     Why,
 )
@@ -175,6 +179,9 @@ def _speculation(search: Search, sized: Sized) -> Speculation:
             _at_batch(rows, plain[0], batch),
         )
     best = max(gains.values(), default=1.0)
+    flips = (
+        _flips([(rows.options[i], rows.steps[i]) for i, _ in siblings], rows.steps[plain[0]]) if rows and plain else ()
+    )
     return Speculation(
         enabled=drafts > 0,
         method=option.drafter.method,
@@ -183,7 +190,14 @@ def _speculation(search: Search, sized: Sized) -> Speculation:
         speedup=gains.get(option.label, 1.0),
         margin=best - 1.0 - margin,
         considered=dict(sorted(gains.items(), key=lambda item: (-item[1], item[0]))),
+        flip_batches=tuple(SpeculationFlip(at=c.at, pays_beyond=c.pays_beyond) for c in flips),
     )
+
+
+def _flips(drafting: Sequence[tuple[Option, Vector]], plain: Vector) -> tuple[Crossing, ...]:
+    """Batches at which the best way to draft starts or stops to pay, at the workload's contexts."""
+    gains = [o.acceptance * plain / steps for o, steps in drafting if o.drafter.draft_tokens]
+    return crossings(BATCHES, np.max(gains, axis=0)) if gains else ()
 
 
 def _sharing(search: Search, sized: Sized) -> Sharing | None:

@@ -17,11 +17,13 @@ from planner.sizing.result import (
     NearestMiss,
     Plan,
     Recommendation,
+    Speculation,
 )
 from planner.sizing.search import Search, Sized, search
 from planner.workload import Workload
 
 if TYPE_CHECKING:
+    from planner.hardware.acceptance import AcceptanceData
     from planner.sizing.confirm import Confirmation
 
 
@@ -35,17 +37,21 @@ def recommend(
     models: Sequence[object] = (),
     statistics: dict[str, float] | None = None,
     simulate: bool = True,
+    acceptance: AcceptanceData | None = None,
 ) -> Recommendation:
     """The best plan for ``workload`` by its objective, with reasons, rivals and assumptions.
 
     ``gpus`` restricts the accelerators by name, ``top`` limits the alternatives, ``price_overrides``
     maps accelerator to $/h; ``statistics`` receives ``points`` priced; ``simulate`` puts the best plan to
-    the simulator, which may enlarge it or prefer another. No plan: ``plan`` is None and
-    ``nearest_miss`` says what failed. Raises InputError for anything the user got wrong.
+    the simulator, which may enlarge it or prefer another; ``acceptance`` holds the user's own curves. No
+    plan: ``plan`` is None and ``nearest_miss`` says what failed. Raises InputError for anything the user
+    got wrong.
 
     Source: :func:`planner.sizing.search.search`. Units as in the result.
     """
-    found = find(workload, database, gpus=gpus, price_overrides=price_overrides, models=models)
+    found = find(
+        workload, database, gpus=gpus, price_overrides=price_overrides, models=models, acceptance=acceptance
+    )  # fmt: skip
     if statistics is not None:
         statistics["points"] = float(found.points)
     confirmed: Confirmation | None = None
@@ -307,6 +313,14 @@ def _what_would_change(found: Search, plan: Plan) -> tuple[str, ...]:
         gain = speculation.considered[best]
         said.append(
             f"speculation: best at this batch is {best} at {gain:.2f}x, "
-            f"{'above' if speculation.margin > 0 else 'below'} the required margin"
+            f"{'above' if speculation.margin > 0 else 'below'} the required margin" + _turning(speculation, gain)
         )
     return tuple(said)
+
+
+def _turning(speculation: Speculation, gain: float) -> str:
+    """The batches at which speculation starts or stops to pay, as the end of a sentence."""
+    if not speculation.flip_batches:
+        return f"; it pays at {'any' if gain > 1 else 'no'} batch"
+    parts = [f"{'from' if flip.pays_beyond else 'up to'} batch {flip.at:.0f}" for flip in speculation.flip_batches]
+    return "; it pays " + " and ".join(parts)

@@ -52,16 +52,24 @@ class Cost(Result):
     price_source: str  # provider, term and date
 
 
+class SpeculationFlip(Result):
+    """A batch or a context at which the best speed-up crosses one."""
+
+    at: float  # sequences in a replica, or tokens
+    pays_beyond: bool  # speculation pays above this, or up to it
+
+
 class Speculation(Result):
     """Whether to speculate, how, and what it gains."""
 
     enabled: bool
-    method: str  # none, n-gram, eagle3, mtp, draft-model
+    method: str  # none, n-gram, suffix, eagle, eagle3, mtp, dspark, draft-model, sparse-kv
     draft_tokens: int
     acceptance_length: float  # tokens per verification step, the bonus token included
     speedup: float  # of time per output token at the plan's operating point
     margin: float  # speedup of the best method considered, minus one, minus the required margin
     considered: dict[str, float] = Field(default_factory=dict)  # method@k -> speedup at the plan's batch
+    flip_batches: tuple[SpeculationFlip, ...] = ()  # of the best method, at the workload's contexts
 
 
 class Memory(Result):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from planner.cost.layout import Layout
 from planner.cost.step import StepModel
 from planner.hardware import Assumptions, Database, Engine
-from planner.hardware.acceptance import load_acceptance
+from planner.hardware.acceptance import AcceptanceData, load_acceptance
 from planner.models import load_model
 from planner.models.model import Model
 from planner.serving.fanout import expected_maximum
@@ -86,10 +86,12 @@ def search(
     gpus: Sequence[str] | None = None,
     price_overrides: Mapping[str, float] | None = None,
     models: Sequence[object] = (),
+    acceptance: AcceptanceData | None = None,
 ) -> Search:
     """Size every candidate for ``workload``.
 
-    Returns candidates best first by the workload's objective ($/h, accelerators, W or s). Raises
+    Returns candidates best first by the workload's objective ($/h, accelerators, W or s). ``acceptance``:
+    data with the user's curves in it, the bundled by default. Raises
     InputError for an unknown model, chip, engine or price. Units as in the results.
 
     Source: planner.cost and planner.serving.
@@ -102,7 +104,7 @@ def search(
     load = load_from(workload)
     rejected: dict[str, str] = {}
     chips = allowed_chips(workload, database, gpus, rejected)
-    data = load_acceptance()
+    data = acceptance or load_acceptance()
     groups: list[Rows] = []
     for precision in precisions(model, workload.precision.weights, workload.precision.kv):
         if drafting_model:
@@ -119,7 +121,10 @@ def search(
             seats += seats_on(step, precision, chip, price, workload, engine, constants, load, held, rejected)
         if not seats:
             continue
-        options = drafting_options(model, workload.speculation, data, precision, drafting_model=drafting_model)
+        options = drafting_options(
+            model, workload.speculation, data, precision, drafting_model=drafting_model, engine=engine.name,
+            context=load.context_mean,
+        )  # fmt: skip
         budget = float(workload.engine.max_batched_tokens or engine.max_batched_tokens(80e9))
         groups.append(price_group(step, seats, options, load, engine.hybrid_kv_manager, budget))
     if not groups:

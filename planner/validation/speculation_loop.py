@@ -75,7 +75,7 @@ def host_per_rank(machine: Machine, layout: Layout, implementation: Implementati
     if implementation is not None and (implementation.verified_token or implementation.layer):
         verified = implementation.verified_token
     return dataclasses.replace(
-        machine, verify_overhead=verified / layout.data, sequence_overhead=machine.sequence_overhead / layout.data
+        machine, verify_overhead=verified, sequence_overhead=machine.sequence_overhead / layout.data
     )
 
 

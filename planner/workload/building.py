@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +201,17 @@ def _check_subagents(file: WorkloadFile, document: Document, classes: tuple[Requ
 
 def _check_speculation(file: WorkloadFile, document: Document) -> None:
     speculation = file.speculation
-    if speculation.acceptance and speculation.acceptance_length:
-        raise document.error(("speculation", "acceptance_length"), "given beside acceptance", "one of the two")
+    given = [
+        n for n in ("acceptance", "acceptance_per_position", "acceptance_length") if getattr(speculation, n) is not None
+    ]
+    if len(given) > 1:
+        raise document.error(("speculation", given[1]), f"given beside {given[0]}", "one of the two")
+    rates = speculation.acceptance_per_position or []
+    if any(later > earlier for earlier, later in pairwise(rates)):
+        raise document.error(
+            ("speculation", "acceptance_per_position"), "rises with the position",
+            "shares of all drafts, none above the one before; shares given the ones before go in acceptance",
+        )  # fmt: skip
 
 
 def _slos(table: Slos, class_name: str | None, document: Document, path: tuple[str | int, ...]) -> list[Slo]:

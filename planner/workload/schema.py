@@ -197,17 +197,23 @@ class Speculation(Table):
     task: Literal["chat", "code", "code-edit", "math", "rag", "summarise", "qa", "translation", "creative"] = Field(
         "chat", description="Task the acceptance defaults are taken for"
     )
-    methods: list[Literal["none", "n-gram", "eagle3", "mtp", "draft-model"]] | None = Field(
-        None, description="Methods to consider; all the model supports by default"
-    )
+    methods: (
+        list[Literal["none", "n-gram", "suffix", "eagle", "eagle3", "mtp", "dspark", "draft-model", "sparse-kv"]] | None
+    ) = Field(None, description="Methods to consider; all the model supports by default")
     draft_model: str | None = Field(None, description="Model used to draft")
     acceptance: list[Share] | None = Field(
         None, description="Measured acceptance by position, each given the ones before"
+    )
+    acceptance_per_position: list[Share] | None = Field(
+        None, description="Measured acceptance rate by position over all drafts, as vLLM logs it"
     )
     acceptance_length: Annotated[float, Field(ge=1, le=64, allow_inf_nan=False, strict=True)] | None = Field(
         None, description="Measured tokens per verification step, the bonus token included"
     )
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] = Field(1.0, description="Sampling temperature")
+    draft_domain: Literal["in-domain", "generic"] = Field(
+        "in-domain", description="Whether a learned drafter was trained on such text, or on general text alone"
+    )
     margin: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
         0.05, description="Speed-up required beyond one before speculation is recommended"
     )

@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": ["compare", "gpus"],
     "compare-workload": ["compare", "gpus", "--workload", CHAT, "--gpus", "h100-sxm,l4"],
     "estimate": ["estimate", "-m", "llama-3.1-8b", "-g", "h100", "--batch", "4", "--context", "100"],
+    "speculate": ["speculate", "-m", "llama-3.1-8b", "-g", "h100", "--batch", "4", "--context", "100"],
     "list-gpus": ["list", "gpus"],
     "list-prices": ["list", "prices", "--gpus", "groq-lpu-v1"],  # nobody rents it: a head and no rows
     "show-gpu": ["show", "gpu", "h100"],

@@ -42,7 +42,7 @@ LAYOUTS = {
     "TP2 DP4 EP8": Layout(2, 1, 4, 8, 1.15, 1.05),
     "TP2 PP2 DP2 EP4": Layout(2, 2, 2, 4, 1.15, 1.05),
 }
-DRAFTING = {"none": 0, "mtp": 3, "eagle3": 2, "n-gram": 4}
+DRAFTING = {"none": 0, "mtp": 3, "eagle3": 2, "n-gram": 4, "dspark": 5, "sparse-kv": 2}
 CONTEXTS = (1.0, 100.0, 127.0, 1500.0, 2048.0, 3000.0, 9000.0, 40_000.0, 150_000.0)
 BUDGET = 8192
 
@@ -67,7 +67,8 @@ def priced(
     )  # fmt: skip
     k = DRAFTING[method]
     small = draft_model(model, method, 32_000, formats) if k and method != "n-gram" else None
-    drafter = Drafter(method, k, small, 1e-4 if small else 0.0, 0.0 if small else 0.006, model.kv_format)
+    drafter = Drafter(method, k, small, 1e-4 if small else 0.0, 0.0 if small else 0.006, model.kv_format,
+                      block=method == "dspark", kv_budget=512.0 if method == "sparse-kv" else 0.0)  # fmt: skip
     form = model_step_time(
         step, drafter, made, layout, sequences=256, budget=budget, longest=160_000, shared_read=shared_read
     )  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 
 from planner.hardware import Database
 from planner.sizing import Recommendation, recommend
+from planner.sizing.result import DisaggregatedPool, Plan
 from planner.workload import load_workload
 from planner.workload.examples import example_path, examples
 
@@ -40,7 +41,11 @@ def test_figures_agree_with_each_other(plans: dict[str, Recommendation], name: s
     plan, why = result.plan, result.why
     assert plan is not None
     assert why is not None
-    assert plan.gpus == plan.replicas * plan.gpus_per_replica
+    pools: list[Plan | DisaggregatedPool] = [plan]
+    if plan.serving == "disaggregated":
+        assert plan.disaggregation is not None
+        pools = [plan.disaggregation.prefill, plan.disaggregation.decode]
+    assert plan.gpus == sum(pool.replicas * pool.gpus_per_replica for pool in pools)
     assert plan.gpus_per_replica == plan.tensor_parallel * plan.pipeline_parallel * plan.data_parallel
     assert plan.cost.usd_per_hour == pytest.approx(plan.gpus * plan.cost.price_per_gpu_hour)
     assert plan.throughput.max_requests_per_second >= plan.throughput.requests_per_second * (1 - 1e-9)
