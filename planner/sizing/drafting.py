@@ -88,13 +88,11 @@ def _option(
     )
     small = drafting if method == "draft-model" else draft_model(model, method, data.draft_vocab, precision.formats)
     drafter = Drafter(method, k, small, data.token_overhead_s if small else 0.0, data.ngram_verify_share, precision.kv)
-    return Option(
-        drafter,
-        float(accepted.length[0]),
-        float(accepted.low[0]),
-        float(accepted.high[0]),
-        accepted.source,
+    factor = 1.0 if speculation.acceptance_factor is None else speculation.acceptance_factor
+    length, low, high = (
+        min(1 + (float(x[0]) - 1) * factor, k + 1.0) for x in (accepted.length, accepted.low, accepted.high)
     )
+    return Option(drafter, length, low, high, accepted.source)
 
 
 def speedups(options: Sequence[Option], step_seconds: Sequence[float], plain_seconds: float) -> dict[str, float]:
