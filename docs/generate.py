@@ -23,6 +23,9 @@ COMMANDS = (
     ("check-db",),
     ("describe",),
     ("simulate",),
+    ("sensitivity",),
+    ("sweep",),
+    ("diff",),
     ("measure",),
     ("validate",),
     ("calibrate",),
@@ -89,6 +92,9 @@ def _type(field: dict[str, Any]) -> str:
 
 def result_page() -> str:
     """Every field of a recommendation, from its schema."""
+    from planner.decisions.diff import Difference
+    from planner.decisions.sensitivity_report import SensitivityReport
+    from planner.decisions.sweep import Sweep
     from planner.sizing.result import Estimate, Recommendation, Simulation
 
     lines = [
@@ -98,7 +104,7 @@ def result_page() -> str:
         "",
     ]
     seen: set[str] = set()
-    for kind in (Recommendation, Estimate, Simulation):
+    for kind in (Recommendation, Estimate, Simulation, SensitivityReport, Sweep, Difference):
         schema = kind.model_json_schema(mode="serialization")
         lines += _fields(kind.__name__, schema)
         for name in sorted(schema["$defs"]):

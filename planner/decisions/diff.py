@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from planner.decisions.replanning import missed
 from planner.errors import InputError
 from planner.sizing.frozen_result import Result
 from planner.sizing.result import SCHEMA_VERSION, Plan, Recommendation, Why
@@ -112,8 +113,7 @@ def difference(a: Recommendation, b: Recommendation, names: tuple[str, str] = ("
     there = (a.plan is None, b.plan is None)
     if a.plan is None or b.plan is None:
         decided = () if all(there) else (Changed(field="plan", before=_headline(a.plan), after=_headline(b.plan)),)
-    workload = {key: value for key, value in _nested(a.workload).items()}
-    other = {key: value for key, value in _nested(b.workload).items()}
+    workload, other = _nested(a.workload), _nested(b.workload)
     return Difference(
         a=names[0],
         b=names[1],
@@ -151,7 +151,9 @@ def _nested(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[Changed, ...]:
     return tuple(
-        Changed(field=k, before=before.get(k), after=after.get(k)) for k in keys if not _same(before.get(k), after.get(k))
+        Changed(field=k, before=before.get(k), after=after.get(k))
+        for k in keys
+        if not _same(before.get(k), after.get(k))
     )
 
 
@@ -175,7 +177,7 @@ def _money(a: Plan | None, b: Plan | None) -> Money | None:
 
 
 def money_parts(a: Plan, b: Plan) -> tuple[MoneyPart, ...]:
-    """The difference in cost per hour by cause, [$/h]: price, requests asked for, what a GPU serves, and rounding.
+    """The difference in cost per hour by cause, [$/h]: price, requests, accelerators each takes, and rounding.
 
     Cost is price times demand over the rate per accelerator times what spares and whole replicas add; each
     cause gets the logarithm of its ratio times the logarithmic mean of both costs, so that nothing is left over.
@@ -186,13 +188,13 @@ def money_parts(a: Plan, b: Plan) -> tuple[MoneyPart, ...]:
     if ours <= 0 or theirs <= 0:
         return ()
     mean = ours if math.isclose(ours, theirs, rel_tol=1e-12) else (theirs - ours) / math.log(theirs / ours)
-    rates = [p.throughput.max_requests_per_second / (p.gpus * (p.replicas - p.spare_replicas) / p.replicas) for p in (a, b)]
+    rates = [p.throughput.max_requests_per_second / (p.gpus * _serving(p)) for p in (a, b)]
     asked = [p.throughput.requests_per_second for p in (a, b)]
     whole = [p.gpus * rate / q for p, rate, q in zip((a, b), rates, asked, strict=True)]
     ratios = {
         "price of an accelerator-hour": b.cost.price_per_gpu_hour / a.cost.price_per_gpu_hour,
         "requests at peak": asked[1] / asked[0],
-        "requests an accelerator serves inside the limits": rates[0] / rates[1],
+        "accelerators per request served inside the limits": rates[0] / rates[1],
         "whole replicas and spares": whole[1] / whole[0],
     }
     return tuple(
@@ -201,11 +203,16 @@ def money_parts(a: Plan, b: Plan) -> tuple[MoneyPart, ...]:
     )  # fmt: skip
 
 
+def _serving(plan: Plan) -> float:
+    """Share of the accelerators that serve; of two pools all are counted."""
+    return 1.0 if plan.serving == "disaggregated" else (plan.replicas - plan.spare_replicas) / plan.replicas
+
+
 def _reasons(a: Recommendation, b: Recommendation) -> tuple[str, ...]:
     """What made the difference, in words: limits, steps, memory."""
     if a.plan is None or b.plan is None:
         missing = [
-            f"{name} has no plan: {r.nearest_miss.statement if r.nearest_miss else 'nothing was left to try'}"
+            f"{name} has no plan: {missed(r)}"
             for name, r in (("A", a), ("B", b)) if r.plan is None
         ]  # fmt: skip
         return tuple(missing)

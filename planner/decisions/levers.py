@@ -21,7 +21,7 @@ ABOVE = 1.01
 
 @dataclass(frozen=True)
 class Lever:
-    """One input: ``keys`` move together, from ``values`` in ``unit``, by one factor between ``least`` and ``most`` [1]."""
+    """One input: ``keys`` move together, from ``values`` in ``unit``, by a factor from ``least`` to ``most`` [1]."""
 
     name: str
     kind: Kind
@@ -75,6 +75,11 @@ def _demand(workload: Workload) -> Lever | None:
     return None
 
 
+def is_given(workload: Workload, field: str) -> bool:
+    """Whether any class of the workload has lengths for ``field``."""
+    return any(t.get(field) is not None for t in (workload.resolved, *(workload.resolved.get("requests") or ())))
+
+
 def _lengths(workload: Workload) -> list[Lever]:
     classes = workload.resolved.get("requests")
     found = []
@@ -95,7 +100,8 @@ def _length(field: str, parts: Sequence[tuple[str, Any]]) -> Lever | None:
     moved = [(place, *one) for place, table in parts if (one := _one_number(table)) is not None]
     if not moved or len(moved) < len(parts):
         return None
-    statistic = moved[0][1]
+    statistics = {key for _, key, _, _ in moved}
+    statistic = statistics.pop() if len(statistics) == 1 else ""
     every = " of every class" if len(moved) > 1 else ""
     return Lever(
         f"{field} {statistic or 'length'}{every}", "setting",

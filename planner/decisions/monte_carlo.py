@@ -224,5 +224,7 @@ def _drawn(
     demand = PredictionInterval(low, high, 0.8, f"{origin}: coefficient of variation {cv:g}")
     listed = {"step time": step_time, "accepted drafts": acceptance, "demand": demand}
     return tuple(
-        Drawn(name=n, low=x.low, high=x.high, level=x.level, source=x.source) for n, x in listed.items() if x is not None
+        Drawn(name=n, low=x.low, high=x.high, level=x.level, source=x.source)
+        for n, x in listed.items()
+        if x is not None
     )

@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from planner.errors import InputError
+from planner.errors import InputError, NoPlanError
 from planner.hardware import Database
 from planner.hardware.accelerator import ANY, Scale
 from planner.hardware.calibration import Calibration
@@ -68,9 +68,19 @@ def replan(question: Question, change: Change | None = None, *, simulate: bool =
     )  # fmt: skip
 
 
+def no_plan(found: Recommendation) -> NoPlanError:
+    """The error for a recommendation without a plan, with its nearest miss."""
+    return NoPlanError(f"no feasible plan: {missed(found)}")
+
+
+def missed(found: Recommendation) -> str:
+    """What came closest where there is no plan, in words."""
+    return found.nearest_miss.statement if found.nearest_miss else "nothing was left to try"
+
+
 @dataclass(frozen=True)
 class Decision:
-    """What a plan decides, its size aside: two plans with equal decisions differ at most in their number of replicas."""
+    """What a plan decides, its size aside: plans with equal decisions differ at most in their number of replicas."""
 
     accelerator: str
     layout: str
@@ -78,6 +88,13 @@ class Decision:
     kv_dtype: str
     speculation: str
     serving: str
+
+    @property
+    def words(self) -> str:
+        """The decision in one phrase."""
+        formats = f"weights {self.weight_dtype}, KV {self.kv_dtype}"
+        replica = f"{self.accelerator} in replicas of {self.layout}"
+        return f"{replica}, {formats}, speculation {self.speculation}, {self.serving}"
 
     def against(self, other: Decision | None) -> str:
         """What changed from this decision to ``other``, in words; "no feasible plan" when there is none."""
@@ -96,7 +113,12 @@ def decision(plan: Plan | None) -> Decision | None:
         return None
     s = plan.speculation
     return Decision(
-        plan.accelerator, layout_of(plan), plan.weight_dtype, plan.kv_dtype, s.method if s.enabled else "off", plan.serving
+        plan.accelerator,
+        layout_of(plan),
+        plan.weight_dtype,
+        plan.kv_dtype,
+        s.method if s.enabled else "off",
+        plan.serving,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from planner.decisions.levers import Lever, levers
-from planner.decisions.replanning import Decision, Question, decision, for_each, replan
-from planner.errors import InputError, NoPlanError
+from planner.decisions.levers import Lever, is_given, levers
+from planner.decisions.replanning import Decision, Question, decision, for_each, no_plan, replan
+from planner.errors import InputError
 from planner.sizing.frozen_result import Result
 from planner.sizing.result import Plan
 
@@ -61,7 +62,6 @@ class Sensitivities(Result):
     usd_per_hour: float
     inputs: tuple[Sensitivity, ...]
     left_out: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ def sensitivities(
     """
     found = replan(question, top=1)
     if found.plan is None:
-        miss = found.nearest_miss.statement if found.nearest_miss else "nothing was left to try"
-        raise NoPlanError(f"no feasible plan: {miss}")
+        raise no_plan(found)
     workload = question.workload()
     listed = levers(workload, found)
     tasks = [(lever, way, found.plan) for lever in listed for way in (DOWN, UP)]
@@ -120,13 +119,13 @@ def sensitivities(
     now = decision(found.plan)
     assert now is not None
     return Sensitivities(
-        decision=_words(now),
+        decision=now.words,
         gpus=found.plan.gpus,
         usd_per_hour=found.plan.cost.usd_per_hour,
         inputs=tuple(inputs),
         left_out=tuple(
             f for f in ("context", "reasoning", "answer")
-            if workload.resolved.get(f) is not None and not any(x.name.startswith(f) for x in listed)
+            if is_given(workload, f) and not any(x.name.startswith(f) for x in listed)
         ),
     )  # fmt: skip
 
@@ -233,19 +232,12 @@ def _side(lever: Lever, point: _Point) -> Side:
     return Side(
         value=lever.value(point.factor),
         settings=settings,
-        decision=_words(now) if now is not None else "no feasible plan",
+        decision=now.words if now is not None else "no feasible plan",
         gpus=point.gpus,
         usd_per_hour=point.plan.cost.usd_per_hour if point.plan else None,
     )
 
 
-def _words(now: Decision) -> str:
-    formats = f"weights {now.weight_dtype}, KV {now.kv_dtype}"
-    return f"{now.accelerator} in replicas of {now.layout}, {formats}, speculation {now.speculation}, {now.serving}"
-
-
 def _nearness(s: Sensitivity) -> tuple[float, str]:
-    import math
-
     flips = [abs(math.log(f.factor)) for f in (s.flip_below, s.flip_above) if f is not None]
     return (min(flips, default=math.inf), s.name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import product
 
-from planner.decisions.replanning import Change, Question, for_each, layout_of, replan
+from planner.decisions.replanning import Change, Question, for_each, layout_of, missed, replan
 from planner.errors import InputError
 from planner.sizing.frozen_result import Result
 from planner.sizing.result import SCHEMA_VERSION, Plan, Recommendation
@@ -173,11 +173,10 @@ def _plan_point(question: Question, task: tuple[tuple[tuple[str, str], ...], boo
 def _point(settings: dict[str, str], found: Recommendation) -> SweepPoint:
     plan = found.plan
     if plan is None:
-        miss = found.nearest_miss.statement if found.nearest_miss else "nothing was left to try"
         return SweepPoint(
             settings=settings, feasible=False, accelerator=None, gpus=None, layout=None, weight_dtype=None,
             speculation=None, usd_per_hour=None, usd_per_million_output_tokens=None, ttft_p95_s=None,
-            time_per_output_token_p95_s=None, e2e_p95_s=None, binding=miss, plan=None,
+            time_per_output_token_p95_s=None, e2e_p95_s=None, binding=missed(found), plan=None,
         )  # fmt: skip
     s = plan.speculation
     return SweepPoint(

@@ -117,7 +117,8 @@ class Demand(Table):
         None, description="Process of the arrivals; poisson when arrival_cv is 1, else gamma"
     )
     forecast_cv: Annotated[float, Field(ge=0, le=5, strict=True, allow_inf_nan=False)] | None = Field(
-        None, description="Uncertainty of the demand itself, standard deviation over mean; `planner sensitivity` draws it"
+        None,
+        description="Uncertainty of the demand itself, standard deviation over mean; `planner sensitivity` draws it",
     )
 
 
