@@ -8,6 +8,7 @@ from typing import Any
 from planner.decisions.monte_carlo import CONFIDENCES, Risk, risk
 from planner.decisions.replanning import Question, decision, no_plan, replan
 from planner.decisions.sensitivity import Sensitivities, sensitivities
+from planner.sizing.disaggregated_plan import consider_disaggregation
 from planner.sizing.frozen_result import Result
 from planner.sizing.recommend import aggregated_plan, find
 from planner.sizing.result import SCHEMA_VERSION, Plan
@@ -46,13 +47,14 @@ def sensitivity_report(
     """
     found, sized, plan = confirmed_plan(question, simulate)
     odds = risk(found, sized, plan, draws=draws, seed=seed, confidences=confidences, forecast_cv=forecast_cv)
+    pools = consider_disaggregation(found, plan, simulate=simulate).plan
     hangs_on = sensitivities(question, jobs=jobs, progress=progress) if flips else None
     return SensitivityReport(
         workload=found.workload.resolved,
         plan=plan,
         risk=odds,
         sensitivity=hangs_on,
-        notes=_notes(plan, hangs_on, found),
+        notes=_notes(plan, hangs_on, pools),
     )
 
 
@@ -72,12 +74,15 @@ def confirmed_plan(question: Question, simulate: bool) -> tuple[Search, Sized, P
     return found, found.found[0], aggregated_plan(found, confirmed)
 
 
-def _notes(plan: Plan, hangs_on: Sensitivities | None, found: Search) -> tuple[str, ...]:
+def _notes(plan: Plan, hangs_on: Sensitivities | None, recommended: Plan | None) -> tuple[str, ...]:
     said = []
     now = decision(plan)
     assert now is not None
-    if found.workload.serving.mode == "disaggregated":
-        said.append("pools of prefill and decode replicas are not drawn: the odds are of replicas that do both")
+    if recommended is not None and recommended.serving == "disaggregated":
+        said.append(
+            f"recommended are pools of prefill and decode replicas, {recommended.gpus} x {recommended.accelerator}, whose "
+            "odds are not drawn: these are of the best plan whose replicas do both"
+        )
     if hangs_on is not None and (hangs_on.decision, hangs_on.gpus) != (now.words, plan.gpus):
         said.append(
             f"flips are those of the closed forms, whose plan is {hangs_on.gpus} accelerators, {hangs_on.decision}; "

@@ -79,11 +79,10 @@ def _flip_blocks(found: Sensitivities) -> list[Block]:
             firm.append(f"{s.name} ({s.looked_at[0]:.2g} to {s.looked_at[1]:.2g} times)")
     columns = ("Input", "now", "same at", "other at", "change", "plan", "$/h")
     numeric = ("now", "same at", "other at", "change", "$/h")
-    blocks: list[Block] = [
-        Heading("What flips it"),
-        Text("Nearest first; planned anew on both sides, in closed form."),
-        sheet(columns, rows, numeric=numeric),
-    ]
+    blocks: list[Block] = [Heading("What flips it")]
+    if rows:
+        said = Text("Nearest first; planned anew on both sides, in closed form.")
+        blocks += [said, sheet(columns, rows, numeric=numeric)]
     if counts:
         blocks.append(sheet(columns, counts, "Only the number of accelerators changes", numeric=numeric))
     if firm:

@@ -15,18 +15,36 @@ from planner.workload.examples import example_path
 Run = Callable[..., tuple[int, str, str]]
 CHAT = example_path("chat")
 FAST = ("--gpus", "b200", "--set", "speculation.enabled=false", "--set", 'serving.mode="aggregated"')
+BANDWIDTH = "bandwidth efficiency of b200-sxm"
+SMALL = """
+model = "llama-3.1-8b"
+answer = 200
+[demand]
+requests_per_second = 20
+[context]
+p50 = 1000
+p95 = 4000
+[slo]
+tpot_p95 = "30ms"
+[speculation]
+enabled = false
+[serving]
+mode = "aggregated"
+[parallelism]
+tensor = [1]
+"""
 
 
 def test_sensitivity_formats(run: Run) -> None:
-    small = ("--set", "parallelism.tensor=[1]", "--set", 'precision.weights=["fp8"]')
-    code, out, err = run("sensitivity", CHAT, *FAST, *small, "--draws", 100, "-j", 1, "--format", "json")
+    options = ("--gpus", "b200", "--draws", 100, "-j", 1, "--no-simulate", "--format", "json")
+    code, out, err = run("sensitivity", "-", *options, stdin=SMALL)
     assert (code, err) == (0, "")
     data = json.loads(out)
     assert data["schema_version"]
     assert 0 <= data["risk"]["probability"] <= 1
     assert data["risk"]["draws"] == 100
     names = {x["name"] for x in data["sensitivity"]["inputs"]}
-    assert {"demand", "context p95", "answer mean", "price of b200-sxm", "limit tpot_p95"} <= names
+    assert names == {"demand", "context p95", "answer length", "price of b200-sxm", "limit tpot_p95", BANDWIDTH}
     drawn = {d["name"]: d["source"] for d in data["risk"]["drawn"]}
     assert drawn["demand"].startswith("default")
 
