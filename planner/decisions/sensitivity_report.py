@@ -80,8 +80,8 @@ def _notes(plan: Plan, hangs_on: Sensitivities | None, recommended: Plan | None)
     assert now is not None
     if recommended is not None and recommended.serving == "disaggregated":
         said.append(
-            f"recommended are pools of prefill and decode replicas, {recommended.gpus} x {recommended.accelerator}, whose "
-            "odds are not drawn: these are of the best plan whose replicas do both"
+            f"recommended are pools of prefill and decode replicas, {recommended.gpus} x {recommended.accelerator}, "
+            "whose odds are not drawn: these are of the best plan whose replicas do both"
         )
     if hangs_on is not None and (hangs_on.decision, hangs_on.gpus) != (now.words, plan.gpus):
         said.append(
