@@ -24,6 +24,9 @@ COMMANDS = (
     ("check-db",),
     ("describe",),
     ("simulate",),
+    ("sensitivity",),
+    ("sweep",),
+    ("diff",),
     ("measure",),
     ("validate",),
     ("calibrate",),
@@ -90,7 +93,10 @@ def _type(field: dict[str, Any]) -> str:
 
 def result_page() -> str:
     """Every field of a recommendation, from its schema."""
+    from planner.decisions.diff import Difference
+    from planner.decisions.sensitivity_report import SensitivityReport
     from planner.decisions.speculation_result import SpeculationDecision
+    from planner.decisions.sweep import Sweep
     from planner.sizing.result import Estimate, Recommendation, Simulation
 
     lines = [
@@ -100,7 +106,9 @@ def result_page() -> str:
         "",
     ]
     seen: set[str] = set()
-    for kind in (Recommendation, Estimate, Simulation, SpeculationDecision):
+    for kind in (
+        Recommendation, Estimate, Simulation, SpeculationDecision, SensitivityReport, Sweep, Difference,
+    ):  # fmt: skip
         schema = kind.model_json_schema(mode="serialization")
         lines += _fields(kind.__name__, schema)
         for name in sorted(schema["$defs"]):

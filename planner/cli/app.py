@@ -5,7 +5,8 @@ from __future__ import annotations
 from planner.cli import plans  # isort: skip
 from planner.cli import simulating  # isort: skip
 from planner.cli import speculating  # isort: skip
+from planner.cli import what_if  # isort: skip
 from planner.cli import calibrating, facts, measuring, validating
 from planner.cli.base import app
 
-__all__ = ["app", "calibrating", "facts", "measuring", "plans", "simulating", "speculating", "validating"]
+__all__ = ["app", "calibrating", "facts", "measuring", "plans", "simulating", "speculating", "validating", "what_if"]

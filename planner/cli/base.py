@@ -85,11 +85,11 @@ def workload_with(path: str, settings: list[str] | None) -> tuple[Workload, Abst
     from planner.workload import load_workload
 
     text, name = read_text(path)
-    return load_workload(name, settings or (), text=text), _said_in(name, text, settings)
+    return load_workload(name, settings or (), text=text), said_in(name, text, settings)
 
 
 @contextmanager
-def _said_in(workload: str, text: str, settings: list[str] | None) -> Iterator[None]:
+def said_in(workload: str, text: str, settings: list[str] | None) -> Iterator[None]:
     """An InputError about a name the workload gives (a model, a part, a provider) says where it stands."""
     try:
         yield

@@ -27,6 +27,7 @@ def recommendation_blocks(result: Recommendation) -> list[Block]:
         blocks += _why_blocks(result.plan, result.why)
         if result.what_would_change:
             blocks += [Heading("What would change it"), *(Text(f"- {t}") for t in result.what_would_change)]
+            blocks.append(Text("- `planner sensitivity` finds the value of every input that flips the plan", "note"))
     blocks += alternative_blocks(result.alternatives)
     blocks += _assumption_blocks(result)
     blocks += [Text(f"warning: {w}", "bad") for w in result.warnings]

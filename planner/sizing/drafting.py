@@ -119,14 +119,14 @@ def _option(
         block=method == "dspark", kv_budget=data.kv_budget if method == "sparse-kv" else 0.0,
     )  # fmt: skip
     given = speculation.acceptance or speculation.acceptance_per_position or speculation.acceptance_length
-    return Option(
-        drafter,
-        float(accepted.length[0]),
-        float(accepted.low[0]),
-        float(accepted.high[0]),
-        accepted.source,
-        adjusted=not given and not _users(data, model, method, speculation),
+    factor = 1.0 if speculation.acceptance_factor is None else speculation.acceptance_factor
+    length, low, high = (
+        min(1 + (float(x[0]) - 1) * factor, k + 1.0) for x in (accepted.length, accepted.low, accepted.high)
     )
+    return Option(
+        drafter, length, low, high, accepted.source,
+        adjusted=not given and not _users(data, model, method, speculation),
+    )  # fmt: skip
 
 
 def speedups(options: Sequence[Option], step_seconds: Sequence[float], plain_seconds: float) -> dict[str, float]:

@@ -59,7 +59,7 @@ def recommend(
         from planner.sizing.confirm import confirm_best
 
         found, confirmed = confirm_best(found)
-    together = _aggregated(found, confirmed) if found.found else None
+    together = aggregated_plan(found, confirmed) if found.found else None
     choice = consider_disaggregation(found, together, simulate=simulate)
     found, plan = choice.found, choice.plan
     if plan is None:
@@ -98,7 +98,7 @@ def find(workload: Workload, database: Database, **options: Any) -> Search:
     return search_with_retention(workload, database, **options)[0]
 
 
-def _aggregated(found: Search, confirmed: Confirmation | None) -> Plan:
+def aggregated_plan(found: Search, confirmed: Confirmation | None) -> Plan:
     """The plan of the first candidate, with what the simulation and the cache of sessions say of it."""
     best = found.found[0]
     plan = build_plan(found, best)

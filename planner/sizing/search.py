@@ -168,7 +168,7 @@ def _worth_refining(rows: Rows, screened: Screened, workload: Workload, load: Lo
     usable = np.flatnonzero(screened.rate > 0)
     if not len(usable):
         return []
-    replicas = _replicas_at(screened.rate[usable], screened.e2e[usable], workload, load)
+    replicas = replicas_at(screened.rate[usable], screened.e2e[usable], workload, load)
     cost = _objective(
         np.ceil(replicas) * rows.devices[usable, 0], rows.price[usable, 0], rows.power[usable, 0],
         screened.e2e[usable], workload,
@@ -184,7 +184,11 @@ def _worth_refining(rows: Rows, screened: Screened, workload: Workload, load: Lo
     return [int(i) for i in chosen]
 
 
-def _replicas_at(rate: np.ndarray, e2e: np.ndarray, workload: Workload, load: Load) -> np.ndarray:
+def replicas_at(rate: np.ndarray, e2e: np.ndarray, workload: Workload, load: Load) -> np.ndarray:
+    """Serving replicas the peak needs, not rounded, at each one's ``rate`` [1/s] and mean ``e2e`` [s], (rows,), [1].
+
+    Source: the rate shared evenly; users by the interactive response-time law.
+    """
     demand = workload.demand
     if demand.kind in ("users", "sessions"):
         assert demand.concurrent_users is not None
@@ -217,7 +221,7 @@ def _refine(rows: Rows, workload: Workload, load: Load, constants: Assumptions) 
     replica = ReplicaModel(rows, load, workload.slo, constants)
     highest, possible = replica.highest_rate()
     at_highest = replica.serve(highest)
-    needed = _replicas_at(highest[:, 0], at_highest.e2e.mean[:, 0], workload, load)
+    needed = replicas_at(highest[:, 0], at_highest.e2e.mean[:, 0], workload, load)
     serving = np.maximum(1, np.ceil(needed * (1 + workload.reliability.headroom) - 1e-9))
     actual = actual_rate(replica, highest, serving[:, None], workload, load)
     served = replica.serve(actual)

@@ -323,7 +323,7 @@ def _lengths(row: Row) -> tuple[float, float] | None:
 
 
 def _kv(row: Row, weights: str, recipe: Recipe) -> str:
-    """The cache's format: as recorded, else the recipe's, else fp8 where weights were quantised after training, else the model's.
+    """The cache's format: recorded, else the recipe's, else fp8 for weights quantised after training, else the model's.
 
     Checkpoints quantised to fp8 or nvfp4 by NVIDIA's tools carry scales for an fp8 cache.
     """

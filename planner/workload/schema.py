@@ -116,6 +116,10 @@ class Demand(Table):
     arrivals: Literal["poisson", "gamma", "weibull"] | None = Field(
         None, description="Process of the arrivals; poisson when arrival_cv is 1, else gamma"
     )
+    forecast_cv: Annotated[float, Field(ge=0, le=5, strict=True, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Uncertainty of the demand itself, standard deviation over mean; `planner sensitivity` draws it",
+    )
 
 
 class PauseTable(Table):
@@ -209,6 +213,9 @@ class Speculation(Table):
     )
     acceptance_length: Annotated[float, Field(ge=1, le=64, allow_inf_nan=False, strict=True)] | None = Field(
         None, description="Measured tokens per verification step, the bonus token included"
+    )
+    acceptance_factor: Annotated[float, Field(ge=0, le=10, strict=True, allow_inf_nan=False)] | None = Field(
+        None, description="Factor on the tokens accepted beyond the first, of whatever acceptance is used"
     )
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] = Field(1.0, description="Sampling temperature")
     draft_domain: Literal["in-domain", "generic"] = Field(
