@@ -24,6 +24,7 @@ from planner.models.layers import Layer, MoeMlp, Projection
 from planner.models.model import Model
 
 LOGIT_BYTES = 4  # logits are written in fp32
+NORM_BYTES = 8  # sums of squares of queries and of keys, fp32
 
 
 @dataclass(frozen=True)
@@ -277,9 +278,12 @@ class StepModel:
         reduces = (layer.attention is not None) + (layer.mlp is not None) * (
             np.where(spread, 0.0, 1.0) if routed else 1.0
         )
+        sums: Array = 0.0
+        if getattr(layer.attention, "norm_over_heads", False):
+            sums = measured_all_reduce(NORM_BYTES * tokens, machine.all_reduce_latency, machine.all_reduce_bandwidth)
         yield OperatorCost(
             "all-reduce",
-            network=layer.count * reduces * np.where(np.asarray(layout.tensor) > 1, one, 0.0),
+            network=layer.count * np.where(np.asarray(layout.tensor) > 1, reduces * one + sums, 0.0),
         )
         if routed and np.any(spread):
             assert isinstance(layer.mlp, MoeMlp)

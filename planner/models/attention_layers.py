@@ -59,7 +59,8 @@ def full(c: Config) -> FullAttention:
     """Grouped-query attention of a plain layer, with Qwen's output gate where the config has it."""
     gated = c.flag("attn_output_gate", c.model_type == "qwen3_next")
     value = c.count("v_head_dim", 0, zero=True) if c.model_type.startswith("mimo_v2") else 0
-    return FullAttention(c.count("heads"), _kv_heads(c), head_dim(c), value, gated)
+    over_heads = c.flag("use_qk_norm", False) and c.get("qk_norm_type") == "per_layer"
+    return FullAttention(c.count("heads"), _kv_heads(c), head_dim(c), value, gated, norm_over_heads=over_heads)
 
 
 def layer_kinds(c: Config, layers: int) -> list[str]:

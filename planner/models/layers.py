@@ -44,6 +44,8 @@ class FullAttention:
     ``value_dim`` differs from ``head_dim`` in a few models (MiMo). ``output_gate`` doubles the
     query projection (Qwen3-Next). ``k_is_v``: no value matrix, V is K (Gemma 4 global layers; both
     are still stored). ``shares_kv``: the layer reads an earlier layer's cache and stores none.
+    ``norm_over_heads``: queries and keys are normalised over all heads at once (MiniMax-M2), which takes an
+    all-reduce of its own where heads are split.
     """
 
     heads: int
@@ -53,6 +55,7 @@ class FullAttention:
     output_gate: bool = False
     k_is_v: bool = False
     shares_kv: bool = False
+    norm_over_heads: bool = False
 
     @property
     def v_dim(self) -> int:
