@@ -125,13 +125,12 @@ def coverage(rows: Sequence[Row], metric: str, column: str, trait: str = "") -> 
     return float(inside.mean()), float(each.mean())
 
 
-def _kinds(
-    found: Residuals, rows: npt.NDArray[np.bool_]
-) -> Iterator[tuple[dict[str, str], npt.NDArray[np.bool_]]]:
+def _kinds(found: Residuals, rows: npt.NDArray[np.bool_]) -> Iterator[tuple[dict[str, str], npt.NDArray[np.bool_]]]:
     """Kinds among ``rows``, and which of the rows are of it."""
     columns = [found.traits[t] for t in TRAITS]
     for values in sorted({tuple(str(c[i]) for c in columns) for i in np.flatnonzero(rows)}):
-        yield dict(zip(TRAITS, values, strict=True)), rows & np.all([c == v for c, v in zip(columns, values)], axis=0)
+        alike = np.all([c == v for c, v in zip(columns, values, strict=True)], axis=0)
+        yield dict(zip(TRAITS, values, strict=True)), rows & alike
 
 
 def entries(rows: Sequence[Row], metric: str, columns: tuple[str, str]) -> Iterator[tuple[str, dict[str, str], str]]:
@@ -160,7 +159,7 @@ def text(name: str, rows: Sequence[Row]) -> str:
     count = {a: sum(r.accelerator == a and r.metric == "tpot" for r in rows) for a in {r.accelerator for r in rows}}
     seen = sorted(a for a, n in count.items() if n >= ENOUGH)
     lines = [
-        "# Written by python -m bench.intervals. Factors of a prediction between which the measured figure is expected.",
+        "# Written by python -m bench.intervals: factors of a prediction between which measured figures are expected.",
         "# n rows and groups (model, accelerator) are those of just that kind; the others count with less weight.",
         "schema = 1",
         f'name = "{name}"',
@@ -195,9 +194,9 @@ def section() -> list[str]:
     rows = read()
     lines = [
         "A prediction carries the factors between which the measured figure is expected in 80 of 100 cases, by vendor,",
-        "architecture and engine: `python -m bench.intervals` writes them from the rows of this page, all groups among",
+        "architecture and engine; `python -m bench.intervals` writes them from the rows of this page, odd groups among",
         "them. A group counts, not its rows, and one that shares less with the prediction weighs less. Covered: the",
-        "share of points inside intervals that were made without their group, or without all rows of their accelerator.",
+        "share of points inside intervals made without their group, or without all rows of their accelerator.",
         "", "| figure | constants | covered | mean over groups | accelerator left out |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for metric, name in TITLES.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planner.serving.statistics import Verdict, verdict
+from planner.sizing.intervals import known_of, latency_with_intervals
 from planner.sizing.plan import max_batch
 from planner.sizing.replica import ReplicaModel
 from planner.sizing.replica_simulation import Measured, Traffic, draw_traffic, run_traffic
@@ -66,7 +67,8 @@ def confirm(found: Search, sized: Sized, *, seed: int = 0) -> Confirmation:
             f"{serving} hold it"
         )
     notes += [f"simulated {name} is {ratio:.2f} times its limit" for name, ratio in broken]
-    closed = _latency_of(current)
+    known = known_of(found, current)
+    closed = latency_with_intervals(_latency_of(current), known)
     notes += _differences(closed, measured.latency())
     records = measured.run.records
     simulated = Simulated(
@@ -76,7 +78,8 @@ def confirm(found: Search, sized: Sized, *, seed: int = 0) -> Confirmation:
         preemptions_per_sequence=sum(r.preemptions for r in records) / len(records),
         ttft_mean_half_width_s=measured.ttft().half_width,
         ttft_p95_band_s=None,
-        step_time_error=step_time_error(found, current),
+        step_time_error=max(1 - known.tpot.low, known.tpot.high - 1),
+        step_time_factors=(known.tpot.low, known.tpot.high),
         closed_form=closed,
     )
     return Confirmation(
@@ -85,19 +88,19 @@ def confirm(found: Search, sized: Sized, *, seed: int = 0) -> Confirmation:
 
 
 def with_band(found: Search, confirmed: Confirmation) -> Confirmation:
-    """The confirmation with p95 TTFT at steps shorter and longer by their error, [s].
+    """The confirmation with p95 TTFT at steps as short and long as their interval says, [s].
 
     Where longer steps break a limit, a note says how many replicas would hold it. Source: the same
     simulation with scaled step times.
     """
     sized, simulated = confirmed.sized, confirmed.simulated
-    seed, error = simulated.seed, simulated.step_time_error
-    low, high = (_measure(found, sized, seed, 1 + sign * error) for sign in (-1, 1))
+    seed, longest = simulated.seed, simulated.step_time_factors[1]
+    low, high = (_measure(found, sized, seed, factor) for factor in simulated.step_time_factors)
     notes = confirmed.notes
     broken = _broken(found, high)
     if confirmed.holds and broken:
         serving = sized.replicas - sized.spares
-        enough = _holding(found, sized, serving, seed, 1 + error)
+        enough = _holding(found, sized, serving, seed, longest)
         most = math.ceil(serving * MORE[-1])
         cure = (
             f"{enough} serving replicas instead of {serving} hold it" if enough else f"not even {most} replicas hold it"
@@ -105,7 +108,7 @@ def with_band(found: Search, confirmed: Confirmation) -> Confirmation:
         name, ratio = broken[0]
         notes = (
             *notes,
-            f"with steps {error:.0%} longer than predicted {name} is {ratio:.2f} times its limit; {cure}",
+            f"with steps {longest - 1:.0%} longer than predicted {name} is {ratio:.2f} times its limit; {cure}",
         )
     band = (low.ttft().p95, high.ttft().p95)
     return replace(confirmed, simulated=simulated.model_copy(update={"ttft_p95_band_s": band}), notes=notes)
@@ -136,16 +139,6 @@ def confirm_best(found: Search) -> tuple[Search, Confirmation]:
     rivals += [s for s in found.found if id(s.seat) not in simulated]
     rivals.sort(key=lambda s: s.objective)
     return replace(found, found=(best.sized, *rivals)), replace(best, notes=notes)
-
-
-def step_time_error(found: Search, sized: Sized) -> float:
-    """Relative error of the step time the band is drawn for, [1]. Source: the planning constants."""
-    chip, engine = sized.seat.accelerator, found.engine.family
-    measured = chip.efficiency("decode_attention", sized.seat.precision.kv, engine).kind == "measured" and all(
-        chip.efficiency("matmul", f, engine).kind == "measured" for f in set(sized.seat.precision.formats.values())
-    )
-    constants = found.constants
-    return constants.step_time_error_measured if measured else constants.step_time_error_derived
 
 
 def resized(found: Search, sized: Sized, serving: int) -> Sized:

@@ -10,6 +10,8 @@ import numpy as np
 from planner.hardware import Database
 from planner.serving.validity import simulated_only
 from planner.sizing.disaggregated_plan import consider_disaggregation
+from planner.sizing.fleet_range import with_ranges
+from planner.sizing.intervals import known_of, latency_with_intervals
 from planner.sizing.plan import build_plan, build_why
 from planner.sizing.result import (
     Alternative,
@@ -98,8 +100,9 @@ def _aggregated(found: Search, confirmed: Confirmation | None) -> Plan:
     plan = build_plan(found, best)
     update: dict[str, Any] = {}
     if confirmed is not None:
+        band = confirmed.simulated.ttft_p95_band_s
         update |= {
-            "latency": confirmed.measured.latency(),
+            "latency": latency_with_intervals(confirmed.measured.latency(), known_of(found, best), band),
             "latency_source": "simulated",
             "verdict": confirmed.verdict,
             "mean_batch": confirmed.measured.mean_batch,
@@ -111,7 +114,8 @@ def _aggregated(found: Search, confirmed: Confirmation | None) -> Plan:
         from planner.sizing.retention import retention
 
         update["retention"] = retention(found, best, load_offload(database_root()))
-    return plan.model_copy(update=update) if update else plan
+    plan = plan.model_copy(update=update) if update else plan
+    return with_ranges(found, [best], [plan])[0]
 
 
 def compare_on_workload(
@@ -144,14 +148,16 @@ def alternatives(found: Search, *, top: int | None, with_best: bool = False) -> 
             first.append(sized)
     rivals = first if with_best else first[1:]
     best = found.found[0].objective if found.found else 0.0
+    rivals = rivals[:top]
+    plans = with_ranges(found, rivals, [build_plan(found, s) for s in rivals])
     listed = tuple(
         Alternative(
             accelerator=s.seat.accelerator.name,
             feasible=True,
             reason=_against(s.objective, best, found),
-            plan=build_plan(found, s),
+            plan=plan,
         )
-        for s in rivals[:top]
+        for s, plan in zip(rivals, plans, strict=True)
     )
     return listed + _rejected(found)
 

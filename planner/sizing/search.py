@@ -13,6 +13,7 @@ from planner.cost.layout import Layout
 from planner.cost.step import StepModel
 from planner.hardware import Assumptions, Database, Engine
 from planner.hardware.acceptance import load_acceptance
+from planner.hardware.intervals import Intervals
 from planner.models import load_model
 from planner.models.model import Model
 from planner.serving.fanout import expected_maximum
@@ -72,6 +73,7 @@ class Search:
     points: int
     request_rate: float
     notes: tuple[str, ...] = field(default=())
+    intervals: Intervals = field(kw_only=True, repr=False)
 
     @cached_property
     def join_tokens(self) -> float:
@@ -124,7 +126,9 @@ def search(
         groups.append(price_group(step, seats, options, load, engine.hybrid_kv_manager, budget))
     if not groups:
         rate = workload.peak_requests_per_second or 0.0
-        return Search(workload, model, engine, load, constants, (), rejected, None, None, 0, rate)
+        return Search(
+            workload, model, engine, load, constants, (), rejected, None, None, 0, rate, intervals=database.intervals
+        )
     rows = join(groups)
     screened = screen(rows, load, workload.slo, constants)
     chosen = _worth_refining(rows, screened, workload, load)
@@ -142,7 +146,7 @@ def search(
     rate = workload.peak_requests_per_second or 0.0
     return Search(
         workload, model, engine, load, constants, tuple(found), rejected, screened, rows,
-        rows.points, rate,
+        rows.points, rate, intervals=database.intervals,
     )  # fmt: skip
 
 
@@ -163,7 +167,7 @@ def _worth_refining(rows: Rows, screened: Screened, workload: Workload, load: Lo
     usable = np.flatnonzero(screened.rate > 0)
     if not len(usable):
         return []
-    replicas = _replicas_at(screened.rate[usable], screened.e2e[usable], workload, load)
+    replicas = replicas_at(screened.rate[usable], screened.e2e[usable], workload, load)
     cost = _objective(
         np.ceil(replicas) * rows.devices[usable, 0], rows.price[usable, 0], rows.power[usable, 0],
         screened.e2e[usable], workload,
@@ -179,7 +183,11 @@ def _worth_refining(rows: Rows, screened: Screened, workload: Workload, load: Lo
     return [int(i) for i in chosen]
 
 
-def _replicas_at(rate: np.ndarray, e2e: np.ndarray, workload: Workload, load: Load) -> np.ndarray:
+def replicas_at(rate: np.ndarray, e2e: np.ndarray, workload: Workload, load: Load) -> np.ndarray:
+    """Replicas the peak needs, each at ``rate`` sequences [1/s] of mean time ``e2e`` [s], not rounded.
+
+    Users by their cycle time. Source: Little's law.
+    """
     demand = workload.demand
     if demand.kind in ("users", "sessions"):
         assert demand.concurrent_users is not None
@@ -212,7 +220,7 @@ def _refine(rows: Rows, workload: Workload, load: Load, constants: Assumptions) 
     replica = ReplicaModel(rows, load, workload.slo, constants)
     highest, possible = replica.highest_rate()
     at_highest = replica.serve(highest)
-    needed = _replicas_at(highest[:, 0], at_highest.e2e.mean[:, 0], workload, load)
+    needed = replicas_at(highest[:, 0], at_highest.e2e.mean[:, 0], workload, load)
     serving = np.maximum(1, np.ceil(needed * (1 + workload.reliability.headroom) - 1e-9))
     actual = actual_rate(replica, highest, serving[:, None], workload, load)
     served = replica.serve(actual)
