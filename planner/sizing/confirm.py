@@ -22,8 +22,6 @@ FEWEST, MOST, PER_RESIDENT = 1500, 3000, 8
 CONFIRMED = 4
 #: share of them in runs with other step times, which only bound a figure
 SCALED = 0.6
-#: larger fleets tried with longer steps, over the one planned
-MORE = (1.15, 1.4)
 #: larger fleets tried beyond the first
 ATTEMPTS = 4
 #: relative difference from which a closed form's figure is called wrong
@@ -90,8 +88,8 @@ def confirm(found: Search, sized: Sized, *, seed: int = 0) -> Confirmation:
 def with_band(found: Search, confirmed: Confirmation) -> Confirmation:
     """The confirmation with p95 TTFT at steps as short and long as their interval says, [s].
 
-    Where longer steps break a limit, a note says how many replicas would hold it. Source: the same
-    simulation with scaled step times.
+    Where longer steps break a limit, a note says so; :mod:`planner.sizing.fleet_range` says what would hold it.
+    Source: the same simulation with scaled step times.
     """
     sized, simulated = confirmed.sized, confirmed.simulated
     seed, longest = simulated.seed, simulated.step_time_factors[1]
@@ -99,17 +97,8 @@ def with_band(found: Search, confirmed: Confirmation) -> Confirmation:
     notes = confirmed.notes
     broken = _broken(found, high)
     if confirmed.holds and broken:
-        serving = sized.replicas - sized.spares
-        enough = _holding(found, sized, serving, seed, longest)
-        most = math.ceil(serving * MORE[-1])
-        cure = (
-            f"{enough} serving replicas instead of {serving} hold it" if enough else f"not even {most} replicas hold it"
-        )
         name, ratio = broken[0]
-        notes = (
-            *notes,
-            f"with steps {longest - 1:.0%} longer than predicted {name} is {ratio:.2f} times its limit; {cure}",
-        )
+        notes = (*notes, f"with steps {longest - 1:.0%} longer than predicted {name} is {ratio:.2f} times its limit")
     band = (low.ttft().p95, high.ttft().p95)
     return replace(confirmed, simulated=simulated.model_copy(update={"ttft_p95_band_s": band}), notes=notes)
 
@@ -203,14 +192,6 @@ def _broken(found: Search, measured: Measured) -> list[tuple[str, float]]:
     """Limits the simulation breaks, the worst first, with how far."""
     ratios = [(s.label, measured.statistic(s) / s.limit_s) for s in found.workload.slo]
     return sorted((r for r in ratios if r[1] > 1), key=lambda r: -r[1])
-
-
-def _holding(found: Search, sized: Sized, serving: int, seed: int, scale: float) -> int | None:
-    """Serving replicas, a few more than now, that keep every limit with steps ``scale`` times as long."""
-    for more in sorted({math.ceil(serving * share) for share in MORE} - {serving}):
-        if not _broken(found, _measure(found, resized(found, sized, more), seed, scale)):
-            return more
-    return None
 
 
 def _differences(closed: Latency, simulated: Latency) -> list[str]:

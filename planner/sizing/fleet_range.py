@@ -11,11 +11,12 @@ import numpy as np
 from planner.hardware.intervals import Factors
 from planner.serving.queueing import spare_replicas
 from planner.sizing.disaggregated import Pair
+from planner.sizing.interval_result import Interval
 from planner.sizing.intervals import known_of
 from planner.sizing.operating import Rows, join
 from planner.sizing.pools import DecodePool, prefill_pool
 from planner.sizing.replica import ReplicaModel
-from planner.sizing.result import Interval, Plan
+from planner.sizing.result import Plan
 from planner.sizing.search import Search, Sized, replicas_at
 
 

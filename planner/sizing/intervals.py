@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from planner.hardware.intervals import Factors, Known
-from planner.sizing.result import Interval, Latency, Percentiles
+from planner.sizing.interval_result import Interval
+from planner.sizing.result import Latency, Percentiles
 from planner.sizing.search import Search, Sized
 
 

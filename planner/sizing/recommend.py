@@ -68,6 +68,7 @@ def recommend(
             warnings=_warnings(found, None) + choice.notes,
             nearest_miss=_nearest_miss(found),
         )
+    plan, rivals = _with_rivals(found, plan, top)
     why = choice.why or build_why(found, found.found[0])
     notes = choice.notes
     if choice.why is None and confirmed is not None:
@@ -78,7 +79,7 @@ def recommend(
         workload=workload.resolved,
         plan=plan,
         why=why,
-        alternatives=alternatives(found, top=top),
+        alternatives=rivals,
         assumptions=_assumptions(found),
         warnings=_warnings(found, plan) + notes,
         what_would_change=_what_would_change(found, plan),
@@ -114,8 +115,7 @@ def _aggregated(found: Search, confirmed: Confirmation | None) -> Plan:
         from planner.sizing.retention import retention
 
         update["retention"] = retention(found, best, load_offload(database_root()))
-    plan = plan.model_copy(update=update) if update else plan
-    return with_ranges(found, [best], [plan])[0]
+    return plan.model_copy(update=update) if update else plan
 
 
 def compare_on_workload(
@@ -139,17 +139,30 @@ def alternatives(found: Search, *, top: int | None, with_best: bool = False) -> 
 
     ``top`` limits the feasible ones. Source: the search.
     """
-    seen: set[str] = set()
-    first: list[Sized] = []
+    chosen = _best_of_each(found)[0 if with_best else 1 :][:top]
+    return _listed(found, chosen, with_ranges(found, chosen, [build_plan(found, s) for s in chosen]))
+
+
+def _with_rivals(found: Search, plan: Plan, top: int) -> tuple[Plan, tuple[Alternative, ...]]:
+    """The plan of the first candidate and its rivals, their ranges found together."""
+    chosen = _best_of_each(found)[1:][:top]
+    plans = [build_plan(found, s) for s in chosen]
+    if plan.serving == "disaggregated":  # has its own
+        return plan, _listed(found, chosen, with_ranges(found, chosen, plans))
+    plan, *plans = with_ranges(found, [found.found[0], *chosen], [plan, *plans])
+    return plan, _listed(found, chosen, plans)
+
+
+def _best_of_each(found: Search) -> list[Sized]:
+    """The best candidate of every accelerator, best first."""
+    first: dict[str, Sized] = {}
     for sized in found.found:
-        name = sized.seat.accelerator.name
-        if name not in seen:
-            seen.add(name)
-            first.append(sized)
-    rivals = first if with_best else first[1:]
+        first.setdefault(sized.seat.accelerator.name, sized)
+    return list(first.values())
+
+
+def _listed(found: Search, chosen: Sequence[Sized], plans: Sequence[Plan]) -> tuple[Alternative, ...]:
     best = found.found[0].objective if found.found else 0.0
-    rivals = rivals[:top]
-    plans = with_ranges(found, rivals, [build_plan(found, s) for s in rivals])
     listed = tuple(
         Alternative(
             accelerator=s.seat.accelerator.name,
@@ -157,7 +170,7 @@ def alternatives(found: Search, *, top: int | None, with_best: bool = False) -> 
             reason=_against(s.objective, best, found),
             plan=plan,
         )
-        for s, plan in zip(rivals, plans, strict=True)
+        for s, plan in zip(chosen, plans, strict=True)
     )
     return listed + _rejected(found)
 

@@ -11,18 +11,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from planner.sizing.frozen_result import Result
+from planner.sizing.interval_result import Interval
 from planner.sizing.retention_result import Retention
 
 SCHEMA_VERSION = "1.0"
-
-
-class Interval(Result):
-    """Where the measured figure is expected, in the unit of the key it is named after; from validation's residuals."""
-
-    level: float  # share of cases
-    low: float
-    high: float | None  # null: no figure keeps the limits
-    source: str  # which residuals, and why it is wide
 
 
 class Percentiles(Result):
