@@ -125,7 +125,7 @@ def _gpus(found: Search, sized: Sized, serving: int) -> int:
 
 def _with(plan: Plan, found: FleetRange, factors: Factors) -> Plan:
     most = plan.throughput.max_requests_per_second
-    source = f"steps {factors.low:.2f} to {factors.high:.2f} times as long, {factors.source}"
+    source = f"steps {factors.low:.2f} to {factors.high:.2f} times as long: {factors.source}"
     rates = Interval(level=factors.level, low=most * found.slowest, high=most * found.fastest, source=source)
     return plan.model_copy(
         update={

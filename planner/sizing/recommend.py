@@ -215,10 +215,7 @@ def _warnings(found: Search, plan: Plan | None) -> tuple[str, ...]:
     if plan is not None:
         sized = found.found[0]
         if any(k != "measured" for k in _efficiency_kinds(found, sized)):
-            said.append(
-                f"some kernel efficiencies of {plan.accelerator} are derived, not measured: "
-                "step times may be off by 25 %"
-            )
+            said.append(f"some kernel efficiencies of {plan.accelerator} are derived, not measured")
         rho = float(sized.served.rate[0, 0]) / max(sized.max_rate, 1e-30)
         if rho > 0.8:
             said.append(
