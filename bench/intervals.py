@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bench.accuracy import Row, read
 from planner.hardware import load_database
-from planner.hardware.intervals import METRICS, OTHER, TRAITS, load_intervals
+from planner.hardware.intervals import METRICS, OTHER, SEEN, TRAITS, UNSEEN, load_intervals
 from planner.models import load_model
 
 Vector = npt.NDArray[np.float64]
@@ -133,24 +133,39 @@ def _kinds(found: Residuals, rows: npt.NDArray[np.bool_]) -> Iterator[tuple[dict
         yield dict(zip(TRAITS, values, strict=True)), rows & alike
 
 
-def entries(rows: Sequence[Row], metric: str, columns: tuple[str, str]) -> Iterator[tuple[str, dict[str, str], str]]:
-    """Every kind of prediction: whether its accelerator was seen, its traits, and its interval as TOML."""
-    seen = residuals(rows, metric, columns[0])
-    unseen = residuals(rows, metric, columns[1])
-    known = {t: sorted(set(seen.traits[t].tolist())) for t in TRAITS}
-    for state in ("seen", "unseen"):
-        vendors = known["vendor"] if state == "seen" else [*known["vendor"], OTHER]
-        for values in product(vendors, [*known["architecture"], OTHER], [*known["engine"], OTHER]):
-            kind = dict(zip(TRAITS, values, strict=True))
-            bounds = [interval(seen, kind)]
-            if state == "unseen":
-                bounds.append(interval(unseen.of_units("accelerator"), kind))
-            # of what was never seen less is known: never a narrower interval
-            bounds += [interval(seen.of_units(t), kind) for t in TRAITS if kind[t] == OTHER]
-            low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
-            alike = np.all([seen.traits[t] == v for t, v in kind.items()], axis=0)
-            n, groups = int(alike.sum()), len(np.unique(seen.unit[alike]))
-            yield state, kind, f"{{ low = {low:.3f}, high = {high:.3f}, n = {n}, groups = {groups} }}"
+class Bounds:
+    """Intervals of every kind of a metric: never narrower for what was not seen than for anything that was."""
+
+    def __init__(self, rows: Sequence[Row], metric: str, columns: tuple[str, str]) -> None:
+        self.seen, self.unseen = (residuals(rows, metric, c) for c in columns)
+        self.known = {t: sorted(set(self.seen.traits[t].tolist())) for t in TRAITS}
+        self.done: dict[tuple[str, ...], tuple[float, float]] = {}
+
+    def of(self, state: str, kind: dict[str, str]) -> tuple[float, float]:
+        """Bounds of measured over predicted, [1]; a trait never seen holds those of each that was."""
+        key = (state, *kind.values())
+        if key not in self.done:
+            missing = [t for t in TRAITS if kind[t] == OTHER]
+            bounds = [interval(self.seen, kind)]
+            bounds += [interval(self.seen.of_units(t), kind) for t in missing]
+            bounds += [self.of(state, {**kind, t: value}) for t in missing for value in self.known[t]]
+            if state == UNSEEN:
+                bounds.append(interval(self.unseen.of_units("accelerator"), kind))
+                if kind["vendor"] != OTHER:
+                    bounds.append(self.of(SEEN, kind))
+            self.done[key] = min(b[0] for b in bounds), max(b[1] for b in bounds)
+        return self.done[key]
+
+    def entries(self) -> Iterator[tuple[str, dict[str, str], str]]:
+        """Every kind of prediction: whether its accelerator was seen, its traits, and its interval as TOML."""
+        for state in (SEEN, UNSEEN):
+            vendors = [*self.known["vendor"], *([OTHER] if state == UNSEEN else [])]
+            for values in product(vendors, [*self.known["architecture"], OTHER], [*self.known["engine"], OTHER]):
+                kind = dict(zip(TRAITS, values, strict=True))
+                low, high = self.of(state, kind)
+                alike = np.all([self.seen.traits[t] == v for t, v in kind.items()], axis=0)
+                n, groups = int(alike.sum()), len(np.unique(self.seen.unit[alike]))
+                yield state, kind, f"{{ low = {low:.3f}, high = {high:.3f}, n = {n}, groups = {groups} }}"
 
 
 def text(name: str, rows: Sequence[Row]) -> str:
@@ -173,7 +188,7 @@ def text(name: str, rows: Sequence[Row]) -> str:
     ]
     for metric in METRICS:
         before = ""
-        for state, kind, entry in entries(rows, metric, columns):
+        for state, kind, entry in Bounds(rows, metric, columns).entries():
             table = f"[{metric}.{state}.{kind['vendor']}.{kind['architecture']}]"
             if table != before:
                 lines += ["", table]

@@ -78,14 +78,14 @@ def estimate_blocks(result: Estimate) -> list[Block]:
         blocks.append(sheet(names, curves, numeric=names[1:]))
     if result.throughput is not None:
         t = result.throughput
+        most = with_interval(t.max_requests_per_second, t.max_requests_per_second_interval, "{:.4g}".format)
         blocks.append(
             Text((f"{result.verdict}: " if result.verdict else "")
                  + f"{t.requests_per_second:.4g} requests/s, "
                  f"{with_interval(t.output_tokens_per_second, t.output_tokens_per_second_interval, _figure)} "
                  "output tokens/s, "
                  f"{_figure(t.output_tokens_per_second_per_gpu)} per accelerator; "
-                f"at most {with_interval(t.max_requests_per_second, t.max_requests_per_second_interval, '{:.4g}'.format)} "
-                 "requests/s")
+                 f"at most {most} requests/s")
         )  # fmt: skip
     if result.memory is not None:
         m = result.memory
