@@ -1,16 +1,15 @@
-"""What bench/data/accuracy.csv says: tables and a picture for docs/accuracy.md, and the intervals that ship.
+"""What bench/data/accuracy.csv says: tables and a picture for docs/accuracy.md; intervals are of bench.intervals.
 
-``python -m bench.accuracy FOLDER`` adds the ablation (bench/data/ablation.csv) from the folder of measured tables
-and writes the step errors of hardware_db/assumptions.toml; docs/generate.py writes the page.
+``python -m bench.accuracy FOLDER`` adds the ablation (bench/data/ablation.csv) from the folder of measured tables;
+docs/generate.py writes the page.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,13 @@ import numpy as np
 
 DATA = Path(__file__).resolve().parent / "data"
 ROWS, ABLATION = DATA / "accuracy.csv", DATA / "ablation.csv"
-ASSUMPTIONS = Path(__file__).resolve().parent.parent / "hardware_db" / "assumptions.toml"
+SERVING = Path(__file__).resolve().parent.parent / "hardware_db" / "calibrations" / "serving.toml"
 CASES = ("bare", "fitted", "held_out", "accelerator_held_out", "peer")
 TITLES = {
     "bare": "kernels alone", "fitted": "fitted on all", "held_out": "group left out",
     "accelerator_held_out": "accelerator left out", "peer": "AIConfigurator 0.12",
 }  # fmt: skip
 METRICS = {"tpot": "time per output token", "ttft": "time to first token"}
-COVER = 0.8
 EVERY = 4  # points of the ablation
 
 
@@ -71,34 +69,6 @@ def errors(rows: Iterable[Row], case: str) -> tuple[int, float, float, float, fl
             float(np.exp(np.log(ratio).mean())))  # fmt: skip
 
 
-def intervals(rows: Sequence[Row], case: str) -> tuple[float, float]:
-    """Bounds of measured over predicted that hold the middle 80 %, every group counting the same, [1]."""
-    groups: dict[tuple[str, str], list[float]] = {}
-    for r in rows:
-        p = r.predicted[case]
-        if p is not None and not r.odd:
-            groups.setdefault(r.group, []).append(math.log(r.measured / p))
-    values = np.concatenate([np.array(v) for v in groups.values()])
-    weights = np.concatenate([np.full(len(v), 1 / math.sqrt(len(v))) for v in groups.values()])
-    order = np.argsort(values)
-    share = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
-    low, high = np.interp([(1 - COVER) / 2, (1 + COVER) / 2], share, values[order])
-    return float(math.exp(low)), float(math.exp(high))
-
-
-def coverage(rows: Sequence[Row], case: str) -> float:
-    """Share of points inside the interval that the other groups' errors give, [1]."""
-    inside, count = 0, 0
-    for group in {r.group for r in rows}:
-        low, high = intervals([r for r in rows if r.group != group], case)
-        for r in rows:
-            p = r.predicted[case]
-            if r.group == group and p is not None:
-                inside += low <= r.measured / p <= high
-                count += 1
-    return inside / count
-
-
 def page() -> str:
     """The page docs/accuracy.md."""
     rows = read()
@@ -128,15 +98,9 @@ def page() -> str:
             theirs = [r for r in some if r.predicted["peer"] is not None]
             if theirs:
                 lines.append(_line(name, "group left out, on AIConfigurator's rows", *errors(theirs, "held_out")))
-    lines += ["", "![Predicted, group left out, against measured](accuracy.svg)", "", "## Intervals", "",
-              "Measured over predicted, the middle 80 % of points of groups left out; covered: the share of a group's",
-              "points inside the interval that the other groups give.", "",
-              "| figure | constants | interval | covered |", "|---|---|---|---|"]  # fmt: skip
-    for metric, name in METRICS.items():
-        some = [r for r in rows if r.metric == metric]
-        for case in ("held_out", "accelerator_held_out"):
-            low, high = intervals(some, case)
-            lines.append(f"| {name} | {TITLES[case]} | {low:.2f} to {high:.2f} | {coverage(some, case):.0%} |")
+    from bench.intervals import section
+
+    lines += ["", "![Predicted, group left out, against measured](accuracy.svg)", "", "## Intervals", "", *section()]
     lines += ["", "## Groups", "", "Median error of time per output token, and of time to first token.", "",
               "| model | accelerator | engine | rows | kernels alone | fitted | left out | first token | fit |",
               "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
@@ -213,9 +177,6 @@ def ablation(folder: Path) -> None:
             writer.writerow((name, *(f"{x:.4g}" for x in figures)))
 
 
-SERVING = ASSUMPTIONS.parent / "calibrations" / "serving.toml"
-
-
 def _without(name: str) -> Callable[..., object]:
     from planner.hardware import Database, load_database
     from planner.hardware.accelerator import Scale
@@ -282,26 +243,5 @@ def _every_expert(count: int, _: int, tokens: object, independence: float = 1.0)
     return count * np.ones_like(np.asarray(tokens, dtype=float))
 
 
-def write_step_errors() -> None:
-    """The relative errors of a step in assumptions.toml, half the 80 % interval of time per output token."""
-    rows = [r for r in read() if r.metric == "tpot"]
-    text = ASSUMPTIONS.read_text(encoding="utf-8")
-    for key, case, what in (
-        ("step_time_error_measured", "held_out", "groups (model, accelerator) left out of the fit"),
-        ("step_time_error_derived", "accelerator_held_out", "accelerators left out of the fit"),
-    ):
-        low, high = intervals(rows, case)
-        half = max(high - 1, 1 - low)
-        source = (
-            f"80 % of measured over predicted times per token lie in {low:.2f} to {high:.2f}: {what}, docs/accuracy.md"
-        )
-        text = re.sub(
-            rf'(\[{key}\]\nvalue = )[^\n]*\nunit = "1"\nkind = "\w+"\nsource = "[^\n]*\n',
-            rf'\g<1>{half:.2f}\nunit = "1"\nkind = "derived"\nsource = "{source}"\n', text,
-        )  # fmt: skip
-    ASSUMPTIONS.write_text(text, encoding="utf-8")
-
-
 if __name__ == "__main__":
     ablation(Path(sys.argv[1]))
-    write_step_errors()

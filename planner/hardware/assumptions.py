@@ -18,8 +18,7 @@ class Assumptions:
     ``expert_imbalance`` hottest expert rank over the mean [1]; ``attention_skew`` slowest attention
     rank over the mean [1]; ``draft_independence`` share of draft tokens that route on their own [1];
     ``kv_tail`` standard deviations of KV headroom [1]; ``utilisation_limit`` highest planned share of
-    the stable rate [1]; ``step_time_error_measured`` and ``step_time_error_derived`` relative error of a
-    step's time, for chips with and without measured kernels [1]; ``hours_per_month`` [h].
+    the stable rate [1]; ``hours_per_month`` [h].
     """
 
     expert_imbalance: float
@@ -27,8 +26,6 @@ class Assumptions:
     draft_independence: float
     kv_tail: float
     utilisation_limit: float
-    step_time_error_measured: float
-    step_time_error_derived: float
     hours_per_month: float
 
 

@@ -13,6 +13,8 @@ from planner.errors import InputError
 from planner.hardware.accelerator import Accelerator
 from planner.hardware.acceptance import load_acceptance
 from planner.hardware.database import Database
+from planner.hardware.intervals import FILES as INTERVALS
+from planner.hardware.intervals import load_intervals
 from planner.hardware.offload import load_offload
 from planner.hardware.transfer import load_transfer
 
@@ -54,7 +56,7 @@ def check_database(database: Database) -> list[Problem]:
         prices = database.prices.rows
         # read too, so that a mistake in them is found here
         _ = (database.engines, database.defaults, database.assumptions, load_acceptance(), load_offload(database.root))
-        _ = load_transfer(database.root)
+        _ = (load_transfer(database.root), *(load_intervals(database.root, name) for name in INTERVALS))
     except InputError as error:
         return [Problem(error.file or "", error.key or "", str(error))]
     problems: list[Problem] = []

@@ -18,6 +18,7 @@ from planner.hardware.calibration import (
     load_calibration,
 )
 from planner.hardware.engine import Engine, parse_engine
+from planner.hardware.intervals import Intervals, load_intervals
 from planner.hardware.loading import parse_accelerator, parse_defaults
 from planner.hardware.prices import Price, PriceBook, parse_prices, user_price
 
@@ -65,6 +66,11 @@ class Database:
     def assumptions(self) -> Assumptions:
         """Planning constants. Source: ``assumptions.toml``."""
         return load_assumptions(self.root)
+
+    @property
+    def intervals(self) -> Intervals:
+        """How far measured figures lie from predictions of the constants in use, [1]. Source: the file."""
+        return load_intervals(self.root, "fitted" if self.calibrations else "kernels")
 
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from planner.models.formats import FORMATS
-from planner.models.layers import Layer, MoeMlp
+from planner.models.layers import FullAttention, LatentAttention, Layer, MoeMlp, SlidingAttention
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,19 @@ class Model:
     def is_moe(self) -> bool:
         """Whether any layer routes tokens to experts. Source: the config."""
         return any(isinstance(layer.mlp, MoeMlp) for layer in self.layers)
+
+    @property
+    def architecture_kind(self) -> str:
+        """dense, experts or latent, as predictions are told apart by; other for any further kind of attention.
+
+        Source: the config.
+        """
+        kinds = {type(layer.attention) for layer in self.layers if layer.attention is not None}
+        if kinds == {LatentAttention}:
+            return "latent"
+        if not kinds or kinds - {FullAttention, SlidingAttention}:
+            return "other"
+        return "experts" if self.is_moe else "dense"
 
     @property
     def embedding_parameters(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from planner.report.blocks import Block, Heading, Text, sheet
+from planner.report.intervals import curve_texts
 from planner.sizing.result import DisaggregatedPool, Disaggregation
 from planner.units import format_bytes, format_duration, format_money
 
@@ -22,9 +23,9 @@ def disaggregation_blocks(found: Disaggregation, chosen: bool) -> list[Block]:
             f"{format_duration(transfer.seconds_per_token)} a token."
         ),
         Text(
-            f"p95 ({found.latency_source}): first token {format_duration(latency.ttft_s.p95)}, transfer included; "
-            f"per output token {format_duration(latency.time_per_output_token_s.p95)}; "
-            f"end to end {format_duration(latency.e2e_s.p95)}."
+            f"p95 ({found.latency_source}): first token {curve_texts(latency.ttft_s)[2]}, transfer included; "
+            f"per output token {curve_texts(latency.time_per_output_token_s)[2]}; "
+            f"end to end {curve_texts(latency.e2e_s)[2]}."
         ),
     ]
 

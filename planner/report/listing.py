@@ -9,6 +9,7 @@ from typing import Any
 from planner.hardware import Accelerator, Price
 from planner.models import Model, ModelSummary, difference_from_published
 from planner.report.blocks import Block, Heading, Text, sheet
+from planner.report.intervals import STATISTICS, curve_texts, with_interval
 from planner.sizing.result import DatasheetRow, Estimate
 from planner.units import format_bytes, format_count, format_duration, format_money
 
@@ -52,8 +53,9 @@ def estimate_blocks(result: Estimate) -> list[Block]:
     if result.step is not None:
         s = result.step
         blocks.append(
-            Text(f"A decode step takes {format_duration(s.seconds)}, bound by {s.bound_by}; "
-                 f"{_figure(s.output_tokens_per_second)} tokens/s, "
+            Text(f"A decode step takes {with_interval(s.seconds, s.time_per_output_token_s_interval)}, "
+                 f"bound by {s.bound_by}; "
+                 f"{with_interval(s.output_tokens_per_second, s.output_tokens_per_second_interval, _figure)} tokens/s, "
                  f"{_figure(s.output_tokens_per_second_per_gpu)} per accelerator")
         )  # fmt: skip
         priced = [
@@ -65,22 +67,25 @@ def estimate_blocks(result: Estimate) -> list[Block]:
         blocks.append(sheet(columns, priced, numeric=("GFLOP", "Bytes", "Time", "Share")))
     if result.latency is not None:
         curves = [
-            (title, *(format_duration(getattr(curve, q)) for q in ("mean", "p50", "p95", "p99")))
+            (title, *curve_texts(curve))
             for title, curve in (
                 ("Time to first token", result.latency.ttft_s),
                 ("Time per output token", result.latency.time_per_output_token_s),
                 ("End to end", result.latency.e2e_s),
             )
         ]
-        names = ("Latency", "mean", "p50", "p95", "p99")
+        names = ("Latency", *STATISTICS)
         blocks.append(sheet(names, curves, numeric=names[1:]))
     if result.throughput is not None:
         t = result.throughput
+        most = with_interval(t.max_requests_per_second, t.max_requests_per_second_interval, "{:.4g}".format)
         blocks.append(
             Text((f"{result.verdict}: " if result.verdict else "")
-                 + f"{t.requests_per_second:.4g} requests/s, {_figure(t.output_tokens_per_second)} output tokens/s, "
+                 + f"{t.requests_per_second:.4g} requests/s, "
+                 f"{with_interval(t.output_tokens_per_second, t.output_tokens_per_second_interval, _figure)} "
+                 "output tokens/s, "
                  f"{_figure(t.output_tokens_per_second_per_gpu)} per accelerator; "
-                f"at most {t.max_requests_per_second:.4g} requests/s")
+                 f"at most {most} requests/s")
         )  # fmt: skip
     if result.memory is not None:
         m = result.memory
@@ -92,6 +97,11 @@ def estimate_blocks(result: Estimate) -> list[Block]:
                  f"longest context {format_count(m.max_context_tokens)}, batch up to {m.max_batch_that_fits}")
         )  # fmt: skip
     blocks += [Text(f"{a.key}: {a.value}", "note") for a in result.assumptions]
+    found = result.step.time_per_output_token_s_interval if result.step else None
+    if found is None and result.latency is not None:
+        found = result.latency.time_per_output_token_s.mean_interval
+    if found is not None:
+        blocks.append(Text(f"intervals, {found.level:.0%} of cases: {found.source}", "note"))
     return blocks + [Text(f"warning: {w}", "bad") for w in result.warnings]
 
 

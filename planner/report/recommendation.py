@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from planner.report.blocks import Block, Heading, Text, sheet
+from planner.report.intervals import STATISTICS, curve_texts, gpus_text, range_text, with_interval
 from planner.sizing.result import Alternative, Plan, Recommendation, Why
 from planner.units import format_bytes, format_count, format_duration, format_money
 
@@ -74,7 +75,12 @@ def plan_blocks(plan: Plan, workload: dict[str, Any]) -> list[Block]:
     if plan.serving == "disaggregated" and plan.disaggregation is not None:
         pools = plan.disaggregation
         shape = f"pools of {pools.prefill.replicas} prefill and {pools.decode.replicas} decode replicas"
-    headline = f"{plan.gpus} x {plan.accelerator} in {shape}: {format_money(plan.cost.usd_per_hour)} per hour"
+    between = gpus_text(plan).removeprefix(f"{plan.gpus}")
+    headline = f"{plan.gpus} x {plan.accelerator}{between} in {shape}: {format_money(plan.cost.usd_per_hour)} per hour"
+    throughput = plan.throughput
+    most = with_interval(
+        throughput.max_requests_per_second, throughput.max_requests_per_second_interval, "{:.3g}".format
+    )
     rows = [
         ("Configuration", f"{layout_text(plan)}, weights {plan.weight_dtype}, KV {plan.kv_dtype}, {plan.engine}"),
         ("Batch", f"max-num-seqs {plan.max_batch}, mean {plan.mean_batch:.1f} per replica at peak"),
@@ -83,13 +89,15 @@ def plan_blocks(plan: Plan, workload: dict[str, Any]) -> list[Block]:
                  f"{format_money(plan.cost.usd_per_million_output_tokens)} per million output tokens, input included"),
         ("Price", f"{format_money(plan.cost.price_per_gpu_hour)} per accelerator-hour: {plan.cost.price_source}"),
         ("Throughput", f"{plan.throughput.requests_per_second:.3g} requests/s at peak "
-                       f"(up to {plan.throughput.max_requests_per_second:.3g} inside the limits), "
+                       f"(up to {most} inside the limits), "
                        f"{plan.throughput.output_tokens_per_second_per_gpu:.0f} output tokens/s per accelerator"),
         ("Memory", f"{format_bytes(plan.memory.weights)} weights, {format_bytes(plan.memory.kv)} KV of "
                    f"{format_bytes(plan.memory.kv_capacity)}, on {format_bytes(plan.memory.capacity)}; "
                    f"longest context {format_count(plan.memory.max_context_tokens)} tokens"),
         ("Power", f"{plan.power_w / 1e3:.1f} kW of accelerators at their limit"),
     ]  # fmt: skip
+    if plan.gpus_interval is not None:
+        rows.insert(0, ("Accelerators", range_text(plan)))
     if plan.simulated is not None:
         rows.append(("Simulated", _simulated_text(plan)))
     if plan.retention is not None:
@@ -112,7 +120,8 @@ def _simulated_text(plan: Plan) -> str:
         text += f", {s.preemptions_per_sequence:.2g} preemptions a sequence"
     if s.ttft_p95_band_s is not None:
         low, high = (format_duration(x) for x in s.ttft_p95_band_s)
-        text += f"; p95 time to first token {low} to {high} with steps {s.step_time_error:.0%} shorter or longer"
+        short, long = s.step_time_factors
+        text += f"; p95 time to first token {low} to {high} with steps {short:.2f} to {long:.2f} times as long"
     return text
 
 
@@ -139,13 +148,11 @@ def _latency_sheet(plan: Plan, workload: dict[str, Any]) -> Block:
         wanted = [
             f"{s} <= {format_duration(limits[f'{key}_{s}'])} "
             + ("ok" if getattr(curve, s) <= limits[f"{key}_{s}"] * 1.0001 else "MISSED")
-            for s in ("mean", "p50", "p95", "p99")
+            for s in STATISTICS
             if f"{key}_{s}" in limits
         ]
-        values = [format_duration(getattr(curve, s)) for s in ("mean", "p50", "p95", "p99")]
-        rows.append((title, *values, ", ".join(wanted)))
-    columns = ("Latency", "mean", "p50", "p95", "p99", "limit")
-    return sheet(columns, rows, numeric=("mean", "p50", "p95", "p99"))
+        rows.append((title, *curve_texts(curve), ", ".join(wanted)))
+    return sheet(("Latency", *STATISTICS, "limit"), rows, numeric=STATISTICS)
 
 
 def _why_blocks(plan: Plan, why: Why) -> list[Block]:
@@ -178,12 +185,12 @@ def alternative_blocks(alternatives: tuple[Alternative, ...], limit: int | None 
             p = a.plan
             assert p is not None
             rows.append(
-                (p.accelerator, p.gpus, layout_text(p), p.weight_dtype, p.max_batch,
+                (p.accelerator, gpus_text(p), layout_text(p), p.weight_dtype, p.max_batch,
                  p.speculation.method if p.speculation.enabled else "off",
                  format_money(p.cost.usd_per_hour),
                  format_money(p.cost.usd_per_million_output_tokens),
-                 format_duration(p.latency.ttft_s.p95),
-                 format_duration(p.latency.time_per_output_token_s.p95), a.reason)
+                 curve_texts(p.latency.ttft_s)[2],
+                 curve_texts(p.latency.time_per_output_token_s)[2], a.reason)
             )  # fmt: skip
         columns = ("Accelerator", "GPUs", "Layout", "Weights", "Batch", "Spec.", "$/h", "$/M out",
                    "TTFT p95", "TPOT p95", "Against the best")  # fmt: skip

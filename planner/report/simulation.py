@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from planner.report.blocks import Block, Heading, Text, sheet
+from planner.report.intervals import STATISTICS, curve_texts, gpus_text, with_interval
 from planner.report.recommendation import layout_text
 from planner.sizing.result import Latency, Simulation
 from planner.units import format_duration
-
-STATISTICS = ("mean", "p50", "p95", "p99")
 
 
 def simulation_blocks(result: Simulation) -> list[Block]:
@@ -18,6 +17,8 @@ def simulation_blocks(result: Simulation) -> list[Block]:
     several = f"{pool.replicas} replicas, {result.routing}," if pool.replicas > 1 else "One replica"
     width = result.ttft_mean_half_width_s
     interval = f", mean time to first token within {format_duration(width)} (95 %)" if width is not None else ""
+    served = plan.throughput.max_requests_per_second_interval
+    most = with_interval(result.max_requests_per_second, served, "{:.3g}".format)
     rows = latency_rows("simulated", result.latency)
     closed = latency_rows("closed form", plan.latency)
     blocks: list[Block] = [
@@ -32,7 +33,8 @@ def simulation_blocks(result: Simulation) -> list[Block]:
             f"{result.preemptions} preemptions, {result.cached_fraction:.0%} of input tokens cached{interval}"
         ),
         Text(
-            f"The fleet serves up to {result.max_requests_per_second:.3g} requests/s inside the limits (closed form)."
+            f"The fleet of {gpus_text(plan)} accelerators serves up to {most} requests/s inside the limits "
+            "(closed form)."
         ),
         sheet(
             ("Latency", "", *STATISTICS),
@@ -59,7 +61,7 @@ def simulation_blocks(result: Simulation) -> list[Block]:
 def latency_rows(source: str, latency: Latency) -> list[tuple[str, ...]]:
     """Name, source and statistics of the three latencies, as durations."""
     return [
-        (name, source, *(format_duration(getattr(curve, s)) for s in STATISTICS))
+        (name, source, *curve_texts(curve))
         for name, curve in (
             ("Time to first token", latency.ttft_s),
             ("Time per output token", latency.time_per_output_token_s),

@@ -43,6 +43,7 @@ def validation_record(
         "overall": [_entry(s) for s in scores(chosen)],
         "groups": [{"by": list(names), **_entry(s)} for names in by for s in scores(chosen, names)],
         "worst": [_entry(s) for s in worst(chosen)],
+        "intervals": [asdict(c) for c in found.covered if c.metric in metrics],
         "regret": [asdict(r) for r in regrets(found.offers)],
         "skipped": [
             {"reason": reason, "n": n, "files": files, "examples": ids}
@@ -91,6 +92,11 @@ def validation_blocks(found: Validation, by: Sequence[Sequence[str]], metrics: S
         blocks.append(Text("flagged: the row itself says that its configuration or figure is in doubt.", "note"))
     if any(c.rows == "known" for c in chosen):
         blocks.append(Text("known: our data was taken from these rows.", "note"))
+    told = [f"{c.covered:.0%} of {c.n} for {TITLES[c.metric]}" for c in found.covered if c.metric in metrics]
+    if told:
+        blocks.append(
+            Text(f"Inside the interval that promises {found.covered[0].level:.0%}: {', '.join(told)}.", "note")
+        )
     clean = [c for c in chosen if c.rows == "clean"] or chosen
     for names in by:
         blocks += _by(scores(clean, names), names)

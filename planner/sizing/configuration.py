@@ -11,6 +11,7 @@ from planner.cost.machine import Machine, machine
 from planner.cost.step import StepModel
 from planner.errors import InputError, nearest
 from planner.hardware import Accelerator, Assumptions, Database, Engine
+from planner.hardware.intervals import Intervals
 from planner.models import load_model
 from planner.models.formats import ALIASES, FORMATS, KV_FORMATS
 from planner.models.model import Model
@@ -51,6 +52,7 @@ class Setup:
     precision: Precision
     layout: Layout
     step: StepModel
+    intervals: Intervals
 
 
 def check_question(request: EstimateRequest) -> tuple[bool, str]:
@@ -112,7 +114,7 @@ def set_up(request: EstimateRequest, database: Database, models: Sequence[object
     layout = _layout(request, model, constants)
     precision = Precision(dominant_format(model, formats), kv, formats)
     step = StepModel(model, formats, kv, constants.draft_independence)
-    return Setup(model, chip, engine, constants, precision, layout, step)
+    return Setup(model, chip, engine, constants, precision, layout, step, database.intervals)
 
 
 def _layout(request: EstimateRequest, model: Model, constants: Assumptions) -> Layout:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planner.serving.statistics import Verdict, verdict
+from planner.sizing.intervals import known_of, latency_with_intervals
 from planner.sizing.plan import max_batch
 from planner.sizing.replica import ReplicaModel
 from planner.sizing.replica_simulation import Measured, Traffic, draw_traffic, run_traffic
@@ -21,8 +22,6 @@ FEWEST, MOST, PER_RESIDENT = 1500, 3000, 8
 CONFIRMED = 4
 #: share of them in runs with other step times, which only bound a figure
 SCALED = 0.6
-#: larger fleets tried with longer steps, over the one planned
-MORE = (1.15, 1.4)
 #: larger fleets tried beyond the first
 ATTEMPTS = 4
 #: relative difference from which a closed form's figure is called wrong
@@ -66,7 +65,8 @@ def confirm(found: Search, sized: Sized, *, seed: int = 0) -> Confirmation:
             f"{serving} hold it"
         )
     notes += [f"simulated {name} is {ratio:.2f} times its limit" for name, ratio in broken]
-    closed = _latency_of(current)
+    known = known_of(found, current)
+    closed = latency_with_intervals(_latency_of(current), known)
     notes += _differences(closed, measured.latency())
     records = measured.run.records
     simulated = Simulated(
@@ -76,7 +76,8 @@ def confirm(found: Search, sized: Sized, *, seed: int = 0) -> Confirmation:
         preemptions_per_sequence=sum(r.preemptions for r in records) / len(records),
         ttft_mean_half_width_s=measured.ttft().half_width,
         ttft_p95_band_s=None,
-        step_time_error=step_time_error(found, current),
+        step_time_error=max(1 - known.tpot.low, known.tpot.high - 1),
+        step_time_factors=(known.tpot.low, known.tpot.high),
         closed_form=closed,
     )
     return Confirmation(
@@ -85,28 +86,19 @@ def confirm(found: Search, sized: Sized, *, seed: int = 0) -> Confirmation:
 
 
 def with_band(found: Search, confirmed: Confirmation) -> Confirmation:
-    """The confirmation with p95 TTFT at steps shorter and longer by their error, [s].
+    """The confirmation with p95 TTFT at steps as short and long as their interval says, [s].
 
-    Where longer steps break a limit, a note says how many replicas would hold it. Source: the same
-    simulation with scaled step times.
+    Where longer steps break a limit, a note says so; :mod:`planner.sizing.fleet_range` says what would hold it.
+    Source: the same simulation with scaled step times.
     """
     sized, simulated = confirmed.sized, confirmed.simulated
-    seed, error = simulated.seed, simulated.step_time_error
-    low, high = (_measure(found, sized, seed, 1 + sign * error) for sign in (-1, 1))
+    seed, longest = simulated.seed, simulated.step_time_factors[1]
+    low, high = (_measure(found, sized, seed, factor) for factor in simulated.step_time_factors)
     notes = confirmed.notes
     broken = _broken(found, high)
     if confirmed.holds and broken:
-        serving = sized.replicas - sized.spares
-        enough = _holding(found, sized, serving, seed, 1 + error)
-        most = math.ceil(serving * MORE[-1])
-        cure = (
-            f"{enough} serving replicas instead of {serving} hold it" if enough else f"not even {most} replicas hold it"
-        )
         name, ratio = broken[0]
-        notes = (
-            *notes,
-            f"with steps {error:.0%} longer than predicted {name} is {ratio:.2f} times its limit; {cure}",
-        )
+        notes = (*notes, f"with steps {longest - 1:.0%} longer than predicted {name} is {ratio:.2f} times its limit")
     band = (low.ttft().p95, high.ttft().p95)
     return replace(confirmed, simulated=simulated.model_copy(update={"ttft_p95_band_s": band}), notes=notes)
 
@@ -136,16 +128,6 @@ def confirm_best(found: Search) -> tuple[Search, Confirmation]:
     rivals += [s for s in found.found if id(s.seat) not in simulated]
     rivals.sort(key=lambda s: s.objective)
     return replace(found, found=(best.sized, *rivals)), replace(best, notes=notes)
-
-
-def step_time_error(found: Search, sized: Sized) -> float:
-    """Relative error of the step time the band is drawn for, [1]. Source: the planning constants."""
-    chip, engine = sized.seat.accelerator, found.engine.family
-    measured = chip.efficiency("decode_attention", sized.seat.precision.kv, engine).kind == "measured" and all(
-        chip.efficiency("matmul", f, engine).kind == "measured" for f in set(sized.seat.precision.formats.values())
-    )
-    constants = found.constants
-    return constants.step_time_error_measured if measured else constants.step_time_error_derived
 
 
 def resized(found: Search, sized: Sized, serving: int) -> Sized:
@@ -210,14 +192,6 @@ def _broken(found: Search, measured: Measured) -> list[tuple[str, float]]:
     """Limits the simulation breaks, the worst first, with how far."""
     ratios = [(s.label, measured.statistic(s) / s.limit_s) for s in found.workload.slo]
     return sorted((r for r in ratios if r[1] > 1), key=lambda r: -r[1])
-
-
-def _holding(found: Search, sized: Sized, serving: int, seed: int, scale: float) -> int | None:
-    """Serving replicas, a few more than now, that keep every limit with steps ``scale`` times as long."""
-    for more in sorted({math.ceil(serving * share) for share in MORE} - {serving}):
-        if not _broken(found, _measure(found, resized(found, sized, more), seed, scale)):
-            return more
-    return None
 
 
 def _differences(closed: Latency, simulated: Latency) -> list[str]:

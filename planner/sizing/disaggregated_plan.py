@@ -9,6 +9,8 @@ import numpy as np
 
 from planner.serving.latency import LatencyCurve
 from planner.sizing.disaggregated import Pair, disaggregate
+from planner.sizing.fleet_range import with_range_of_pair
+from planner.sizing.intervals import known_of, latency_with_intervals
 from planner.sizing.plan import build_plan, build_why, max_batch
 from planner.sizing.result import DisaggregatedPool, Disaggregation, Latency, Percentiles, Plan, Transfer, Why
 from planner.sizing.search import Search, Sized
@@ -107,7 +109,9 @@ def build_disaggregation(found: Search, pair: Pair, confirmed: ConfirmedPair | N
             mean_prompt_s=sent,
         ),
         speculation=pair.decode.rows.options[0].label,
-        latency=confirmed.latency if confirmed else _latency(pair),
+        latency=latency_with_intervals(
+            confirmed.latency if confirmed else _latency(pair), known_of(found, pair.decode)
+        ),
         latency_source="simulated" if confirmed else "closed form",
         busy=confirmed.utilisation if confirmed else None,
         gpus=pair.gpus,
@@ -187,7 +191,7 @@ def disaggregated_plan(
     if sharing is not None:
         waited = described.latency.ttft_s.mean - float(pair.decode.served.ttft.mean[0, 0])
         sharing = sharing.model_copy(update={"join_latency_s": sharing.join_latency_s + waited})
-    return plan.model_copy(
+    plan = plan.model_copy(
         update={
             "gpus": pair.gpus,
             "cost": cost,
@@ -202,6 +206,7 @@ def disaggregated_plan(
             "disaggregation": described,
         }
     )
+    return with_range_of_pair(found, pair, plan)
 
 
 def _why(found: Search, pair: Pair) -> Why:

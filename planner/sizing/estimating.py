@@ -10,6 +10,7 @@ import numpy as np
 from planner.cost.memory import CacheLayout, largest_context
 from planner.documents import Document
 from planner.hardware import Database
+from planner.hardware.intervals import Factors, Known
 from planner.serving.latency import LatencyCurve, percentiles, prefill_wait
 from planner.serving.load import Load, load_from
 from planner.sizing.configuration import (
@@ -23,6 +24,7 @@ from planner.sizing.configuration import (
 from planner.sizing.drafting import NONE
 from planner.sizing.explain import bound_by, kv_tokens_that_fit, step_bytes, step_operators, step_seconds
 from planner.sizing.footprint import footprint
+from planner.sizing.intervals import interval, latency_with_intervals
 from planner.sizing.operating import Seat, price_group
 from planner.sizing.replica import ReplicaModel
 from planner.sizing.result import (
@@ -66,6 +68,11 @@ def estimate(request: EstimateRequest, database: Database, models: Sequence[obje
             fits=fits, assumptions=assumptions, warnings=tuple(warnings),
         )  # fmt: skip
     latency, throughput, batch, said = _serve(request, setup, hold.kv_room, served)
+    known = _known(setup)
+    if latency is not None:
+        latency = latency_with_intervals(latency, known)
+    if throughput is not None:
+        throughput = _with_intervals(throughput, known.tpot.inverse, given=request.rate is not None)
     return Estimate(
         verdict=_verdict(request, throughput, bool(said), setup),
         configuration=describe_configuration(request, setup), latency=latency, throughput=throughput,
@@ -96,6 +103,7 @@ def _bare(request: EstimateRequest, setup: Setup) -> Step:
     total = float(np.asarray(cost.seconds).squeeze())
     moved = step_bytes(cost, stages)
     rate = request.batch / total
+    factors = _known(setup).tpot
     return Step(
         seconds=total,
         bytes=moved.weights + moved.kv + moved.indexer + moved.state + moved.activations,
@@ -107,7 +115,13 @@ def _bare(request: EstimateRequest, setup: Setup) -> Step:
         time_per_output_token_s=total,
         output_tokens_per_second=rate,
         output_tokens_per_second_per_gpu=rate / float(setup.layout.devices),
+        time_per_output_token_s_interval=interval(total, factors),
+        output_tokens_per_second_interval=interval(rate, factors.inverse),
     )
+
+
+def _known(setup: Setup) -> Known:
+    return setup.intervals.of(setup.chip, setup.model.architecture_kind, setup.engine)
 
 
 def _memory(setup: Setup, hold: Any, context: float, request: EstimateRequest) -> Memory:
@@ -227,6 +241,14 @@ def _throughput(setup: Setup, load: Load, rate: float, most: float) -> Throughpu
         output_tokens_per_second_per_gpu=tokens / float(setup.layout.devices),
         max_requests_per_second=most,
     )
+
+
+def _with_intervals(throughput: Throughput, factors: Factors, given: bool) -> Throughput:
+    """Rates are as uncertain as steps are; one that was ``given`` is not."""
+    update = {"max_requests_per_second_interval": interval(throughput.max_requests_per_second, factors)}
+    if not given:
+        update["output_tokens_per_second_interval"] = interval(throughput.output_tokens_per_second, factors)
+    return throughput.model_copy(update=update)
 
 
 def _assumptions(setup: Setup) -> tuple[Assumption, ...]:

@@ -15,6 +15,7 @@ from planner.sizing.candidates import Precision
 from planner.sizing.drafting import speedups
 from planner.sizing.explain import explain_step, kv_tokens_that_fit
 from planner.sizing.footprint import Footprint, footprint
+from planner.sizing.intervals import known_of, latency_with_intervals
 from planner.sizing.operating import BATCHES, Option, Rows, Seat, Vector
 from planner.sizing.result import (
     Cost,
@@ -78,10 +79,13 @@ def build_plan(search: Search, sized: Sized) -> Plan:
             price_per_gpu_hour=price.usd_per_gpu_hour if price else 0.0,
             price_source=price.label if price else "no price",
         ),
-        latency=Latency(
-            ttft_s=_percentiles(served.ttft),
-            time_per_output_token_s=_percentiles(served.tpot),
-            e2e_s=_percentiles(served.e2e),
+        latency=latency_with_intervals(
+            Latency(
+                ttft_s=_percentiles(served.ttft),
+                time_per_output_token_s=_percentiles(served.tpot),
+                e2e_s=_percentiles(served.e2e),
+            ),
+            known_of(search, sized),
         ),
         throughput=Throughput(
             requests_per_second=sequences / load.fan_out,

@@ -10,6 +10,8 @@ import numpy as np
 from planner.hardware import Database
 from planner.serving.validity import simulated_only
 from planner.sizing.disaggregated_plan import consider_disaggregation
+from planner.sizing.fleet_range import with_ranges
+from planner.sizing.intervals import known_of, latency_with_intervals
 from planner.sizing.plan import build_plan, build_why
 from planner.sizing.result import (
     Alternative,
@@ -72,6 +74,7 @@ def recommend(
             warnings=_warnings(found, None) + choice.notes,
             nearest_miss=_nearest_miss(found),
         )
+    plan, rivals = _with_rivals(found, plan, top)
     why = choice.why or build_why(found, found.found[0])
     notes = choice.notes
     if choice.why is None and confirmed is not None:
@@ -82,7 +85,7 @@ def recommend(
         workload=workload.resolved,
         plan=plan,
         why=why,
-        alternatives=alternatives(found, top=top),
+        alternatives=rivals,
         assumptions=_assumptions(found),
         warnings=_warnings(found, plan) + notes,
         what_would_change=_what_would_change(found, plan),
@@ -104,8 +107,9 @@ def aggregated_plan(found: Search, confirmed: Confirmation | None) -> Plan:
     plan = build_plan(found, best)
     update: dict[str, Any] = {}
     if confirmed is not None:
+        band = confirmed.simulated.ttft_p95_band_s
         update |= {
-            "latency": confirmed.measured.latency(),
+            "latency": latency_with_intervals(confirmed.measured.latency(), known_of(found, best), band),
             "latency_source": "simulated",
             "verdict": confirmed.verdict,
             "mean_batch": confirmed.measured.mean_batch,
@@ -141,23 +145,38 @@ def alternatives(found: Search, *, top: int | None, with_best: bool = False) -> 
 
     ``top`` limits the feasible ones. Source: the search.
     """
-    seen: set[str] = set()
-    first: list[Sized] = []
+    chosen = _best_of_each(found)[0 if with_best else 1 :][:top]
+    return _listed(found, chosen, with_ranges(found, chosen, [build_plan(found, s) for s in chosen]))
+
+
+def _with_rivals(found: Search, plan: Plan, top: int) -> tuple[Plan, tuple[Alternative, ...]]:
+    """The plan of the first candidate and its rivals, their ranges found together."""
+    chosen = _best_of_each(found)[1:][:top]
+    plans = [build_plan(found, s) for s in chosen]
+    if plan.serving == "disaggregated":  # has its own
+        return plan, _listed(found, chosen, with_ranges(found, chosen, plans))
+    plan, *plans = with_ranges(found, [found.found[0], *chosen], [plan, *plans])
+    return plan, _listed(found, chosen, plans)
+
+
+def _best_of_each(found: Search) -> list[Sized]:
+    """The best candidate of every accelerator, best first."""
+    first: dict[str, Sized] = {}
     for sized in found.found:
-        name = sized.seat.accelerator.name
-        if name not in seen:
-            seen.add(name)
-            first.append(sized)
-    rivals = first if with_best else first[1:]
+        first.setdefault(sized.seat.accelerator.name, sized)
+    return list(first.values())
+
+
+def _listed(found: Search, chosen: Sequence[Sized], plans: Sequence[Plan]) -> tuple[Alternative, ...]:
     best = found.found[0].objective if found.found else 0.0
     listed = tuple(
         Alternative(
             accelerator=s.seat.accelerator.name,
             feasible=True,
             reason=_against(s.objective, best, found),
-            plan=build_plan(found, s),
+            plan=plan,
         )
-        for s in rivals[:top]
+        for s, plan in zip(chosen, plans, strict=True)
     )
     return listed + _rejected(found)
 
@@ -202,10 +221,7 @@ def _warnings(found: Search, plan: Plan | None) -> tuple[str, ...]:
     if plan is not None:
         sized = found.found[0]
         if any(k != "measured" for k in _efficiency_kinds(found, sized)):
-            said.append(
-                f"some kernel efficiencies of {plan.accelerator} are derived, not measured: "
-                "step times may be off by 25 %"
-            )
+            said.append(f"some kernel efficiencies of {plan.accelerator} are derived, not measured")
         rho = float(sized.served.rate[0, 0]) / max(sized.max_rate, 1e-30)
         if rho > 0.8:
             said.append(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from planner.sizing.frozen_result import Result
+from planner.sizing.interval_result import Interval
 from planner.sizing.retention_result import Retention
 
 SCHEMA_VERSION = "1.0"
@@ -23,6 +24,8 @@ class Percentiles(Result):
     p50: float
     p95: float
     p99: float
+    mean_interval: Interval | None = None
+    p95_interval: Interval | None = None
 
 
 class Latency(Result):
@@ -40,6 +43,8 @@ class Throughput(Result):
     output_tokens_per_second: float
     output_tokens_per_second_per_gpu: float
     max_requests_per_second: float  # the fleet's highest rate inside the SLOs (spares excluded)
+    output_tokens_per_second_interval: Interval | None = None  # where the load is not given as a rate
+    max_requests_per_second_interval: Interval | None = None
 
 
 class Cost(Result):
@@ -114,8 +119,9 @@ class Simulated(Result):
     utilisation: float  # share of the time spent in steps
     preemptions_per_sequence: float
     ttft_mean_half_width_s: float | None  # 95 % interval of the mean, by batch means
-    ttft_p95_band_s: tuple[float, float] | None  # with steps shorter and longer by step_time_error
-    step_time_error: float
+    ttft_p95_band_s: tuple[float, float] | None  # with steps at both ends of step_time_factors
+    step_time_error: float  # the larger of both deviations
+    step_time_factors: tuple[float, float]  # interval of a step's time over the predicted one
     closed_form: Latency  # what the closed forms said of the same operating point
 
 
@@ -170,6 +176,7 @@ class Plan(Result):
 
     accelerator: str
     gpus: int
+    gpus_interval: Interval | None = None  # of the same configuration, were steps as fast or slow as theirs says
     replicas: int  # serving replicas plus spares
     spare_replicas: int
     gpus_per_replica: int
@@ -302,6 +309,8 @@ class Step(Result):
     time_per_output_token_s: float
     output_tokens_per_second: float
     output_tokens_per_second_per_gpu: float
+    time_per_output_token_s_interval: Interval | None = None
+    output_tokens_per_second_interval: Interval | None = None
 
 
 class Pool(Result):

@@ -13,6 +13,7 @@ from planner.cost.layout import Layout
 from planner.cost.step import StepModel
 from planner.hardware import Assumptions, Database, Engine
 from planner.hardware.acceptance import AcceptanceData, load_acceptance
+from planner.hardware.intervals import Intervals
 from planner.models import load_model
 from planner.models.model import Model
 from planner.serving.fanout import expected_maximum
@@ -72,6 +73,7 @@ class Search:
     points: int
     request_rate: float
     notes: tuple[str, ...] = field(default=())
+    intervals: Intervals = field(kw_only=True, repr=False)
 
     @cached_property
     def join_tokens(self) -> float:
@@ -129,7 +131,9 @@ def search(
         groups.append(price_group(step, seats, options, load, engine.hybrid_kv_manager, budget))
     if not groups:
         rate = workload.peak_requests_per_second or 0.0
-        return Search(workload, model, engine, load, constants, (), rejected, None, None, 0, rate)
+        return Search(
+            workload, model, engine, load, constants, (), rejected, None, None, 0, rate, intervals=database.intervals
+        )
     rows = join(groups)
     screened = screen(rows, load, workload.slo, constants)
     chosen = _worth_refining(rows, screened, workload, load)
@@ -147,7 +151,7 @@ def search(
     rate = workload.peak_requests_per_second or 0.0
     return Search(
         workload, model, engine, load, constants, tuple(found), rejected, screened, rows,
-        rows.points, rate,
+        rows.points, rate, intervals=database.intervals,
     )  # fmt: skip
 
 

@@ -7,10 +7,13 @@ from dataclasses import replace
 
 from planner.errors import InputError, NoPlanError
 from planner.hardware import Database
+from planner.hardware.intervals import Known
 from planner.serving.fleet import Routing
 from planner.serving.requests import RequestRecord
 from planner.serving.statistics import Columns, columns, verdict
 from planner.sizing.confirm import confirm_best, traffic_for
+from planner.sizing.fleet_range import with_ranges
+from planner.sizing.intervals import known_of, latency_with_intervals
 from planner.sizing.plan import build_plan, max_batch
 from planner.sizing.recommend import find
 from planner.sizing.replica_simulation import EDGE, Traffic, draw_traffic, latency_of, replay_traffic, run_traffic
@@ -51,7 +54,8 @@ def simulate_plan(
         raise NoPlanError("no feasible plan to simulate")
     found, _ = confirm_best(found)
     sized = found.found[0]
-    plan = build_plan(found, sized)
+    plan = with_ranges(found, [sized], [build_plan(found, sized)])[0]
+    known = known_of(found, sized)
     serving = plan.replicas - plan.spare_replicas
     several = serving if replicas == 0 else replicas
     if several > serving:
@@ -79,8 +83,8 @@ def simulate_plan(
         pools=(Pool(replicas=several, utilisation=measured.run.utilisation, mean_batch=measured.mean_batch),),
         preemptions=sum(r.preemptions for r in records),
         cached_fraction=sum(r.cached_tokens for r in records) / inputs,
-        latency=measured.latency(),
-        classes=_classes(records, workload, float(sized.rows.request_overhead[0, 0])),
+        latency=latency_with_intervals(measured.latency(), known),
+        classes=_classes(records, workload, float(sized.rows.request_overhead[0, 0]), known),
         ttft_mean_half_width_s=measured.ttft().half_width,
         verdict=verdict(records),
         max_requests_per_second=plan.throughput.max_requests_per_second,
@@ -112,7 +116,9 @@ def _drawn(
     return draw_traffic(found, planned, count, seed, resident)
 
 
-def _classes(records: list[RequestRecord], workload: Workload, overhead: float) -> tuple[ClassLatency, ...]:
+def _classes(
+    records: list[RequestRecord], workload: Workload, overhead: float, known: Known
+) -> tuple[ClassLatency, ...]:
     if len(workload.classes) < 2:
         return ()
     rows = []
@@ -120,5 +126,6 @@ def _classes(records: list[RequestRecord], workload: Workload, overhead: float) 
         mine = columns(records, EDGE, EDGE, c.name)
         if len(mine.ttft):
             shown = Columns(mine.ttft + overhead, mine.tpot, mine.e2e + overhead)
-            rows.append(ClassLatency(request_class=c.name, requests=len(mine.ttft), latency=latency_of(shown)))
+            latency = latency_with_intervals(latency_of(shown), known)
+            rows.append(ClassLatency(request_class=c.name, requests=len(mine.ttft), latency=latency))
     return tuple(rows)

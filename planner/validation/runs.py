@@ -20,6 +20,7 @@ from planner.models.catalogue import entries_added
 from planner.validation import points as reading
 from planner.validation.closed_loops import UNKNOWN, Offer, choice_of, compare_loops, offers, precision_of, same_loops
 from planner.validation.comparison import Comparison, Skipped
+from planner.validation.coverage import Covered, covered
 from planner.validation.files import Row, Table, doubtful
 from planner.validation.points import MeasuredPoint, read_point
 
@@ -53,6 +54,7 @@ class Validation:
     skipped: tuple[Skipped, ...] = ()
     offers: tuple[Offer, ...] = ()
     tables: tuple[Table, ...] = ()
+    covered: tuple[Covered, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,22 +103,23 @@ def validate(
         if workers is None:
             workers = (os.cpu_count() or 1) if sum(job.seconds for job in jobs) > WORTH else 1
         results = _run_all(jobs, facts, database, workers, said or (lambda done, total: None))
-    compared = [c for found, _ in results for c in found]
-    skipped += [s for _, left in results for s in left]
-    broken = [c for c in compared if not all(0 < x < math.inf for x in (c.measured, c.predicted))]
-    skipped += [Skipped(c.id, c.file, f"{c.metric}: measured or predicted is no positive number") for c in broken]
-    compared = [c for c in compared if all(0 < x < math.inf for x in (c.measured, c.predicted))]
+        compared = [c for found, _ in results for c in found]
+        skipped += [s for _, left in results for s in left]
+        broken = [c for c in compared if not all(0 < x < math.inf for x in (c.measured, c.predicted))]
+        skipped += [Skipped(c.id, c.file, f"{c.metric}: measured or predicted is no positive number") for c in broken]
+        compared = [c for c in compared if all(0 < x < math.inf for x in (c.measured, c.predicted))]
+        flagged = {(t.name, r.get("id", "")) for t in tables if t.kind == "results" for r in t.rows if doubtful(r)}
+        flagged |= {key for key, point in points.items() if point.speculation == "unknown"}
+        inside = covered([c for c in compared if _rows_of(c, flagged) == "clean"], database)
     done = {(c.file, c.id) for c in compared if (c.file, c.id) in points}
     skipped = [s for s in skipped if (s.file, s.id) not in done]  # of a pair, or by itself
     file = {t.name: i for i, t in enumerate(tables)}
     place = {(t.name, r.get("id", "")): j for t in tables for j, r in enumerate(t.rows) if r.get("id")}
     compared.sort(key=lambda c: (file[c.file], place.get((c.file, c.id), 0)))
     skipped.sort(key=lambda s: (file[s.file], place.get((s.file, s.id), 0)))
-    flagged = {(t.name, r.get("id", "")) for t in tables if t.kind == "results" for r in t.rows if doubtful(r)}
-    flagged |= {key for key, point in points.items() if point.speculation == "unknown"}
     return Validation(
         tuple(Compared(c, _rows_of(c, flagged)) for c in compared), tuple(skipped),
-        tuple(offers(points, compared, flagged)), tuple(tables),
+        tuple(offers(points, compared, flagged)), tuple(tables), inside,
     )  # fmt: skip
 
 

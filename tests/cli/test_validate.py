@@ -58,6 +58,7 @@ def test_json_keys(run: Run, table: Path) -> None:
         "overall",
         "groups",
         "worst",
+        "intervals",
         "regret",
         "skipped",
         "files",
@@ -84,6 +85,8 @@ def test_json_keys(run: Run, table: Path) -> None:
     ]
     assert data["rows"] == {"read": 4, "compared": 6, "skipped": 1}
     assert data["files"] == [{"file": "mine.csv", "kind": "results", "rows": 4, "compared": 6, "skipped": 1}]
+    assert [(e["metric"], e["n"], e["level"]) for e in data["intervals"]] == [("tpot", 2, 0.8), ("ttft", 2, 0.8)]
+    assert all(set(e) == {"metric", "n", "covered", "level"} for e in data["intervals"])
     assert all(set(r) == {"interactivity", "groups", "median", "mean", "missed"} for r in data["regret"])
     assert [r["interactivity"] for r in data["regret"]] == [20.0, 50.0, 100.0]
 

@@ -138,6 +138,9 @@ def test_json_contract(plans: dict[str, Recommendation]) -> None:
                 "expert_parallel", "data_parallel", "weight_dtype", "kv_dtype", "max_batch", "mean_batch",
                 "speculation", "cost", "latency", "throughput", "memory", "power_w"):  # fmt: skip
         assert key in data["plan"]
-    assert set(data["plan"]["latency"]["ttft_s"]) == {"mean", "p50", "p95", "p99"}
+    first = data["plan"]["latency"]["ttft_s"]
+    assert set(first) == {"mean", "p50", "p95", "p99", "mean_interval", "p95_interval"}
+    for interval in (first["mean_interval"], first["p95_interval"], data["plan"]["gpus_interval"]):
+        assert set(interval) == {"level", "low", "high", "source"}
     assert set(data["why"]["bytes_per_step"]) == {"weights", "kv", "indexer", "state", "activations"}
     assert set(data["why"]["seconds_per_step"]) == {"compute", "memory", "network", "overhead"}
