@@ -23,6 +23,7 @@ COMMANDS = (
     ("check-db",),
     ("describe",),
     ("simulate",),
+    ("fanout",),
     ("measure",),
     ("validate",),
     ("calibrate",),
@@ -89,6 +90,7 @@ def _type(field: dict[str, Any]) -> str:
 
 def result_page() -> str:
     """Every field of a recommendation, from its schema."""
+    from planner.decisions.fanout_result import FanOut
     from planner.sizing.result import Estimate, Recommendation, Simulation
 
     lines = [
@@ -98,7 +100,7 @@ def result_page() -> str:
         "",
     ]
     seen: set[str] = set()
-    for kind in (Recommendation, Estimate, Simulation):
+    for kind in (Recommendation, Estimate, Simulation, FanOut):
         schema = kind.model_json_schema(mode="serialization")
         lines += _fields(kind.__name__, schema)
         for name in sorted(schema["$defs"]):
