@@ -24,6 +24,7 @@ COMMANDS = (
     ("describe",),
     ("simulate",),
     ("fanout",),
+    ("speed",),
     ("measure",),
     ("validate",),
     ("calibrate",),
@@ -91,6 +92,7 @@ def _type(field: dict[str, Any]) -> str:
 def result_page() -> str:
     """Every field of a recommendation, from its schema."""
     from planner.decisions.fanout_result import FanOut
+    from planner.decisions.speed_result import Speed
     from planner.sizing.result import Estimate, Recommendation, Simulation
 
     lines = [
@@ -100,7 +102,7 @@ def result_page() -> str:
         "",
     ]
     seen: set[str] = set()
-    for kind in (Recommendation, Estimate, Simulation, FanOut):
+    for kind in (Recommendation, Estimate, Simulation, FanOut, Speed):
         schema = kind.model_json_schema(mode="serialization")
         lines += _fields(kind.__name__, schema)
         for name in sorted(schema["$defs"]):

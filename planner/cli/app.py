@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from planner.cli import plans  # isort: skip
 from planner.cli import simulating  # isort: skip
-from planner.cli import fanning  # isort: skip
+from planner.cli import fanning, speeding  # isort: skip
 from planner.cli import calibrating, facts, measuring, validating
 from planner.cli.base import app
 
-__all__ = ["app", "calibrating", "facts", "fanning", "measuring", "plans", "simulating", "validating"]
+__all__ = ["app", "calibrating", "facts", "fanning", "measuring", "plans", "simulating", "speeding", "validating"]
