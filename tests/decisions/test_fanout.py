@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from planner.cost.layout import Layout
 from planner.cost.memory import CacheLayout
 from planner.cost.step import StepModel
-from planner.decisions.fanout import fan_out, group_bytes
+from planner.decisions.fanout import fan_out
 from planner.decisions.fanout_curve import Curve, Fork, Site, fan_out_curve, turns_ahead
+from planner.decisions.fanout_place import group_bytes
 from planner.decisions.fanout_result import FanOut
 from planner.errors import NoPlanError
 from planner.hardware import Database
