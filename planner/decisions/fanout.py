@@ -221,7 +221,7 @@ def _assumptions(workload: Workload, agents: Subagents, place: Place, factor: fl
 
 
 def _warnings(base: Planned, agents: Subagents) -> tuple[str, ...]:
-    said = []
+    said = list(base.notes)
     plan = base.plan
     if plan.replicas - plan.spare_replicas == 1:
         said.append(

@@ -22,6 +22,13 @@ class Planned:
     best: Sized
     plan: Plan
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user asked for that the plan here is not, in words."""
+        if self.found.workload.serving.mode != "disaggregated":
+            return ()
+        return ("priced on replicas that both prefill and decode, though serving.mode asks for two pools",)
+
 
 def planned(
     workload: Workload,

@@ -81,6 +81,7 @@ def faster(
         statement=cheapest_way(target, tiers, small),
         hypotheses=hypotheses(target, price_multiple, alone, tiers),
         assumptions=_assumptions(field),
+        warnings=base.notes,
     )
 
 

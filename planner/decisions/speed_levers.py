@@ -127,6 +127,8 @@ class Levers:
             kept &= chosen
         if "batch" in levers:
             columns = np.abs(self.all.batches / self.all.batches[self.column] - 1) > SAME
+            if not wanted:  # alone, a larger batch is no lever
+                columns &= self.all.batches < self.all.batches[self.column]
         else:
             columns = np.arange(len(self.all.batches)) == self.column
         found: npt.NDArray[np.bool_] = kept[:, None] & columns[None, :]

@@ -224,6 +224,15 @@ def test_the_fleet_of_the_plans_own_point_is_the_plans(database: Database) -> No
     assert found.base.speculation != "none"
 
 
+def test_a_base_of_one_sequence_has_no_smaller_batch(database: Database) -> None:
+    workload = load_workload(example_path("chat"), ["demand.requests_per_second=0.01", 'serving.mode="disaggregated"'])
+    found = faster(workload, database, gpus=["b200-sxm"], simulate=False)
+    assert found.base.batch == 1
+    assert found.small_batch_only is None
+    assert all(t.levers != ("batch",) for t in found.alone)
+    assert "two pools" in found.warnings[0]
+
+
 def test_a_target_that_is_none(database: Database) -> None:
     with pytest.raises(InputError, match="already makes"):
         faster(load_workload(example_path("chat")), database, tokens_per_second=1.0, gpus=["b200-sxm"], simulate=False)
