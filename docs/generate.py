@@ -27,6 +27,8 @@ COMMANDS = (
     ("sensitivity",),
     ("sweep",),
     ("diff",),
+    ("fanout",),
+    ("speed",),
     ("measure",),
     ("validate",),
     ("calibrate",),
@@ -94,8 +96,10 @@ def _type(field: dict[str, Any]) -> str:
 def result_page() -> str:
     """Every field of a recommendation, from its schema."""
     from planner.decisions.diff import Difference
+    from planner.decisions.fanout_result import FanOut
     from planner.decisions.sensitivity_report import SensitivityReport
     from planner.decisions.speculation_result import SpeculationDecision
+    from planner.decisions.speed_result import Speed
     from planner.decisions.sweep import Sweep
     from planner.sizing.result import Estimate, Recommendation, Simulation
 
@@ -107,7 +111,7 @@ def result_page() -> str:
     ]
     seen: set[str] = set()
     for kind in (
-        Recommendation, Estimate, Simulation, SpeculationDecision, SensitivityReport, Sweep, Difference,
+        Recommendation, Estimate, Simulation, SpeculationDecision, FanOut, Speed, SensitivityReport, Sweep, Difference,
     ):  # fmt: skip
         schema = kind.model_json_schema(mode="serialization")
         lines += _fields(kind.__name__, schema)

@@ -8,12 +8,10 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from planner.sizing.confirm import step_time_error
+from planner.sizing.intervals import known_of
 from planner.sizing.search import Search, Sized
 
 Vector = npt.NDArray[np.float64]
-#: share of measured over predicted times that lies within the step time's error, as its source says
-STEP_LEVEL = 0.8
 #: share of cases that low and high of an acceptance are meant for; its source names a range and no share
 ACCEPTANCE_LEVEL = 0.8
 
@@ -46,10 +44,10 @@ class PredictionInterval:
 def step_time_interval(found: Search, sized: Sized) -> PredictionInterval:
     """Actual over predicted step time of a candidate, [1]: the only place that knows where it comes from.
 
-    Source: ``step_time_error_*`` of ``hardware_db/assumptions.toml``.
+    Source: the intervals of time per output token, :class:`planner.hardware.intervals.Intervals`.
     """
-    error = step_time_error(found, sized)
-    return PredictionInterval(1 - error, 1 + error, STEP_LEVEL, "planning constants")
+    factors = known_of(found, sized).tpot
+    return PredictionInterval(factors.low, factors.high, factors.level, factors.source)
 
 
 def acceptance_interval(sized: Sized) -> PredictionInterval | None:

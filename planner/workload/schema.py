@@ -174,6 +174,13 @@ class Subagents(Table):
     cascade: Literal["off", "ideal"] = Field(
         "off", description="Whether the engine reads a shared prefix once per step"
     )
+    value: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = Field(
+        None, description="What a solved task is worth, $; decides how many sequences pay"
+    )
+    next_turn_quality: Share = Field(0.6, description="Probability that a predicted next turn is the one that comes")
+    waiting_hour_value: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = Field(
+        None, description="What an hour not waited is worth, $; decides how many turns ahead pay"
+    )
 
 
 class Slos(Table):
