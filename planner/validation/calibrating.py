@@ -68,7 +68,9 @@ def observations(point: MeasuredPoint, found: Answer, spreads: Mapping[str, floa
         value = point.value(metric, statistic)
         if value is None or (statistic == "p50" and point.value(metric) is not None):
             continue
-        residual = math.log(value / found.prediction.value(metric, statistic))
+        residual = math.log(value / found.prediction.value(metric, statistic)) + found.start.get(
+            (metric, statistic), 0.0
+        )
         said.append(Observation(residual, found.slopes[metric, statistic], spreads[metric], point.group))
     return said
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from planner.hardware import Database
@@ -137,10 +137,12 @@ class Answer:
     """A point's prediction and how the logarithm of each figure answers to each knob.
 
     ``slopes``: per (metric, statistic), by knob: per unit of the factor's logarithm [1], or per second [1/s].
+    ``start``: what turned knobs already add to the logarithm of the prediction, by these slopes [1].
     """
 
     prediction: Prediction
     slopes: Mapping[tuple[str, str], Mapping[Knob, float]]
+    start: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 def answer(point: MeasuredPoint, database: Database, figures: Sequence[tuple[str, str]]) -> Answer:
