@@ -69,8 +69,11 @@ class Database:
 
     @property
     def intervals(self) -> Intervals:
-        """How far measured figures lie from predictions of the constants in use, [1]. Source: the file."""
-        return load_intervals(self.root, "fitted" if self.calibrations else "kernels")
+        """How far measured figures lie from predictions of the constants in use, [1]. Source: the file.
+
+        Of fitted constants where a calibration with a name is in use; one without is somebody's what-if.
+        """
+        return load_intervals(self.root, "fitted" if any(c.name for c in self.calibrations) else "kernels")
 
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
