@@ -44,8 +44,17 @@ def term_of(workload: Workload) -> str:
 
 
 def owns(workload: Workload) -> bool:
-    """Whether the hourly price follows from capital the workload gives. Source: ``[cost]``."""
-    return term_of(workload) == "owned" and bool(workload.cost and workload.cost.capex_per_gpu)
+    """Whether the hourly price follows from capital the workload gives. Source: ``[cost]``.
+
+    InputError for years of amortisation without capital.
+    """
+    if term_of(workload) != "owned" or workload.cost is None:
+        return False
+    if not workload.cost.capex_per_gpu and workload.cost.amortisation_years is not None:
+        raise InputError(
+            "given without capex_per_gpu", key="cost.amortisation_years", expected="cost.capex_per_gpu beside it"
+        )
+    return bool(workload.cost.capex_per_gpu)
 
 
 def pue_of(workload: Workload, database: Database) -> tuple[float, str]:
