@@ -122,3 +122,14 @@ def test_a_term_without_a_price_names_those_that_have_one(database: Database) ->
         report(database, "chat", *capital, gpus=["h200-sxm"], price_overrides={})
     assert error.value.key == "cost.capex_per_gpu"
     assert error.value.suggestion == "h100-sxm"
+
+
+def test_the_whole_search_is_priced_under_the_term(database: Database) -> None:
+    given = ['cost.term="owned"', "cost.amortisation_years=4.0", "cost.power_price_per_kwh=0.1"]
+    capital = ("cost.capex_per_gpu.h200-sxm=35000.0", "cost.capex_per_gpu.b200-sxm=50000.0")
+    cheap = ("cost.capex_per_gpu.h200-sxm=35000.0", "cost.capex_per_gpu.b200-sxm=5000000.0")
+    either = {"gpus": ["h200-sxm", "b200-sxm", "h100-sxm"], "price_overrides": {}}
+    found, other = (report(database, "chat", *given, *c, **either) for c in (capital, cheap))
+    assert other.plan.accelerator == "h200-sxm"
+    assert found.usd_per_month <= other.usd_per_month
+    assert found.terms.term == other.terms.term == "owned"
