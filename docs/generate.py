@@ -27,6 +27,7 @@ COMMANDS = (
     ("sensitivity",),
     ("sweep",),
     ("diff",),
+    ("cost",),
     ("fanout",),
     ("speed",),
     ("measure",),
@@ -95,6 +96,7 @@ def _type(field: dict[str, Any]) -> str:
 
 def result_page() -> str:
     """Every field of a recommendation, from its schema."""
+    from planner.decisions.cost_result import CostReport
     from planner.decisions.diff import Difference
     from planner.decisions.fanout_result import FanOut
     from planner.decisions.sensitivity_report import SensitivityReport
@@ -111,7 +113,8 @@ def result_page() -> str:
     ]
     seen: set[str] = set()
     for kind in (
-        Recommendation, Estimate, Simulation, SpeculationDecision, FanOut, Speed, SensitivityReport, Sweep, Difference,
+        Recommendation, Estimate, Simulation, SpeculationDecision, CostReport, FanOut, Speed,
+        SensitivityReport, Sweep, Difference,
     ):  # fmt: skip
         schema = kind.model_json_schema(mode="serialization")
         lines += _fields(kind.__name__, schema)

@@ -55,7 +55,8 @@ def check_database(database: Database) -> list[Problem]:
         chips = database.accelerators
         prices = database.prices.rows
         # read too, so that a mistake in them is found here
-        _ = (database.engines, database.defaults, database.assumptions, load_acceptance(), load_offload(database.root))
+        _ = (database.engines, database.defaults, database.assumptions, database.power)
+        _ = (load_acceptance(), load_offload(database.root))
         _ = (load_transfer(database.root), *(load_intervals(database.root, name) for name in INTERVALS))
     except InputError as error:
         return [Problem(error.file or "", error.key or "", str(error))]

@@ -18,6 +18,7 @@ from planner.hardware.calibration import (
     load_calibration,
 )
 from planner.hardware.engine import Engine, parse_engine
+from planner.hardware.grid import Power, load_power
 from planner.hardware.intervals import Intervals, load_intervals
 from planner.hardware.loading import parse_accelerator, parse_defaults
 from planner.hardware.prices import Price, PriceBook, parse_prices, user_price
@@ -41,6 +42,7 @@ class Database:
     extra_prices: tuple[Path, ...] = ()
     calibration_files: tuple[Path, ...] = ()
     fitted: tuple[Calibration, ...] = ()
+    extra_grids: tuple[Path, ...] = ()
     _parsed: dict[Path, Accelerator | Engine] = field(default_factory=dict, compare=False, repr=False)
     _one: dict[str, Accelerator | Engine] = field(default_factory=dict, compare=False, repr=False)
 
@@ -81,6 +83,15 @@ class Database:
         shipped = self.root / "calibration.toml"
         files = (shipped, *self.calibration_files) if shipped.is_file() else self.calibration_files
         return (*(load_calibration(path) for path in files), *self.fitted)
+
+    @cached_property
+    def power(self) -> Power:
+        """Grids and the usual PUE, the user's files on top. Source: ``grid.toml`` and those."""
+        return load_power(self.root, self.extra_grids)
+
+    def with_grids(self, files: Sequence[Path]) -> Database:
+        """This database with the user's files of grids on top. Source: none needed."""
+        return replace(self, extra_grids=(*self.extra_grids, *files)) if files else self
 
     def uncalibrated(self) -> Database:
         """This database without any calibration: what kernels achieve alone. Source: none needed."""

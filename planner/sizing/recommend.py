@@ -13,6 +13,7 @@ from planner.sizing.disaggregated_plan import consider_disaggregation
 from planner.sizing.fleet_range import with_ranges
 from planner.sizing.intervals import known_of, latency_with_intervals
 from planner.sizing.plan import build_plan, build_why
+from planner.sizing.quality import narrowed
 from planner.sizing.result import (
     Alternative,
     Assumption,
@@ -213,7 +214,16 @@ def _assumptions(found: Search) -> tuple[Assumption, ...]:
             origin="database",
         ),
         Assumption(key="engine", value=found.engine.label, origin="database"),
+        *_narrowed(found),
     )
+
+
+def _narrowed(found: Search) -> tuple[Assumption, ...]:
+    """What is taken for granted about quality where the best candidate is not as published."""
+    if not found.found:
+        return ()
+    precision = found.found[0].seat.precision
+    return narrowed(found.model, precision.weights, precision.kv)
 
 
 def _warnings(found: Search, plan: Plan | None) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ from planner.sizing.drafting import drafting_options
 from planner.sizing.operating import Rows, Seat, join, price_group
 from planner.sizing.replica import RATE_TOLERANCE, ReplicaModel, Served
 from planner.sizing.screening import Screened, screen
-from planner.sizing.seats import allowed_chips, price_of, seats_on
+from planner.sizing.seats import allowed_chips, seats_on
+from planner.sizing.terms import price_of, term_of
 from planner.workload import Workload
 
 Vector = npt.NDArray[np.float64]
@@ -118,7 +119,7 @@ def search(
         for chip in chips:
             price = price_of(database, chip, workload, price_overrides)
             if price is None and workload.objective.minimise == "cost":
-                rejected.setdefault(chip.name, f"no {workload.hardware.price_term} price known: name one with --price")
+                rejected.setdefault(chip.name, f"no {term_of(workload)} price known: name one with --price")
                 continue
             seats += seats_on(step, precision, chip, price, workload, engine, constants, load, held, rejected)
         if not seats:

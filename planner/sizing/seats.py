@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,23 +41,6 @@ def allowed_chips(
         else:
             kept.append(chip)
     return kept
-
-
-def price_of(
-    database: Database,
-    chip: Accelerator,
-    workload: Workload,
-    overrides: Mapping[str, float] | None,
-) -> Price | None:
-    """The price a plan on ``chip`` uses, [$/h]: the user's, else the database's under the asked term."""
-    prices = {**workload.hardware.prices, **(overrides or {})}
-    named = {database.accelerator(name).name: usd for name, usd in prices.items()}
-    return database.price(
-        chip.name,
-        override=named.get(chip.name),
-        providers=workload.hardware.providers,
-        term=workload.hardware.price_term,
-    )
 
 
 def seats_on(

@@ -56,6 +56,7 @@ def build_workload(document: Document) -> Workload:
         file.name or Path(document.name).stem.strip("<>"), _model(file.model, document), classes, demand, tuple(slos),
         file.subagents, file.speculation, file.precision, file.hardware, file.parallelism,
         file.engine, file.reliability, file.objective, tuple(assumptions), _resolved(file), file.serving,
+        file.cost,
     )  # fmt: skip
 
 

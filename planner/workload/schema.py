@@ -258,6 +258,38 @@ class Hardware(Table):
     )
 
 
+class Cost(Table):
+    """How accelerators are paid, and what their power costs and emits."""
+
+    term: Literal["on-demand", "spot", "reserved", "owned"] | None = Field(
+        None, description="Term; hardware.price_term unless given. Owned: from capex_per_gpu, else models of ownership"
+    )
+    capex_per_gpu: dict[str, Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]] = Field(
+        {}, description="Owned: price of an accelerator with its share of server and network, accelerator to $"
+    )
+    amortisation_years: Annotated[float, Field(gt=0, le=30, strict=True, allow_inf_nan=False)] | None = Field(
+        None, description="Owned: years over which capex is paid back"
+    )
+    cost_of_capital: Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)] = Field(
+        0.0, description="Owned: interest on capex per year, as a share"
+    )
+    power_price_per_kwh: Annotated[float, Field(ge=0, le=10, strict=True, allow_inf_nan=False)] | None = Field(
+        None, description="Owned: price of electricity, $ per kWh"
+    )
+    pue: Annotated[float, Field(ge=1, le=4, strict=True, allow_inf_nan=False)] | None = Field(
+        None, description="Energy of the site over that of its machines; the industry's average by default"
+    )
+    watts_per_gpu: Annotated[float, Field(gt=0, le=30_000, strict=True, allow_inf_nan=False)] | None = Field(
+        None, description="Power drawn per accelerator, its share of the server included; its limit alone by default"
+    )
+    hosting_per_gpu_month: Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)] = Field(
+        0.0, description="Owned: space, staff and service per accelerator and month of 730 hours, $"
+    )
+    grid_intensity: Annotated[float, Field(ge=0, le=2000, strict=True, allow_inf_nan=False)] | None = Field(
+        None, description="Carbon of the electricity, g CO2e per kWh"
+    )
+
+
 class Parallelism(Table):
     """Degrees of parallelism to restrict the search to."""
 
@@ -333,6 +365,7 @@ class WorkloadFile(Table):
     speculation: Speculation = Field(Speculation(), description="Speculative decoding")
     precision: Precision = Field(Precision(), description="Number formats allowed")
     hardware: Hardware = Field(Hardware(), description="Accelerators and prices")
+    cost: Cost | None = Field(None, description="Terms of payment, ownership, power and carbon")
     parallelism: Parallelism = Field(Parallelism(), description="Restrict the layouts")
     engine: EngineTable = Field(EngineTable(), description="Inference engine")
     serving: Serving = Field(Serving(), description="One kind of replica, or pools for prefill and decode")

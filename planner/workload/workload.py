@@ -12,6 +12,7 @@ import numpy.typing as npt
 from planner.workload.joint import JointLengths
 from planner.workload.lengths import Lengths, shuffled
 from planner.workload.schema import (
+    Cost,
     EngineTable,
     Hardware,
     Objective,
@@ -154,6 +155,7 @@ class Workload:
     assumptions: tuple[tuple[str, str, str], ...]
     resolved: dict[str, Any]
     serving: Serving = field(default_factory=Serving)
+    cost: Cost | None = None
 
     @cached_property
     def moments(self) -> Moments:
