@@ -78,7 +78,7 @@ def page() -> str:
         "results beside what the planner says. Every row was run as its benchmark ran it, in the simulator.", "",
         "- *kernels alone*: nothing fitted end to end; efficiencies from kernel tables, overheads as published.",
         "  This is what every command uses.",
-        "- *fitted on all*: with `--calibration hardware_db/calibrations/serving.toml`, on its own rows.",
+        "- *fitted on all*: with `--calibration hardware_db/calibration.toml`, on its own rows.",
         "  It is an option: on groups left out it improves first tokens and not the time per output token.",
         "- *group left out*: constants fitted without any row of the same model on the same accelerator.",
         "- *accelerator left out*: without any row of the accelerator.", "",

@@ -1,6 +1,6 @@
 """Fit a calibration to published serving results: ``python -m bench.calibration FOLDER`` with the measured tables.
 
-Writes hardware_db/calibrations/serving.toml, and bench/data/accuracy.csv: every clean aggregated row with the
+Writes hardware_db/calibration.toml, and bench/data/accuracy.csv: every clean aggregated row with the
 prediction of constants nobody fitted end to end, of those fitted on all rows, of those fitted without the row's group
 (model and accelerator), and without its accelerator; and another planner's, where it has one. docs/generate.py writes
 docs/accuracy.md from that file. Two passes: slopes with constants nobody fitted, and again at the first fit; every
@@ -32,7 +32,7 @@ from planner.validation.points import MeasuredPoint, read_point
 from planner.validation.protocols import predict
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "hardware_db" / "calibrations" / "serving.toml"
+TARGET = ROOT / "hardware_db" / "calibration.toml"
 ROWS = Path(__file__).resolve().parent / "data" / "accuracy.csv"
 DATE = "2026-11-25"
 SAMPLE, BY_ACCELERATOR = "inferencex_via_aiconfigurator_silicon_sample.csv", "inferencex_dsr1_by_accelerator.csv"

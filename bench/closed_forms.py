@@ -84,7 +84,7 @@ def candidate(case: Case) -> tuple[Search, Sized, ReplicaModel]:
         workload = load_workload(example_path(case.workload), ["objective.minimise=gpus"])
     else:
         workload = load_workload(f"{case.workload}.toml", ["objective.minimise=gpus"], text=WORKLOADS[case.workload])
-    found = search(workload, load_database(), gpus=[case.accelerator])
+    found = search(workload, load_database().uncalibrated(), gpus=[case.accelerator])
     rows = found.rows
     assert rows is not None
     wanted = (case.tensor, case.data, case.pipeline, case.drafting)

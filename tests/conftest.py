@@ -60,7 +60,7 @@ def reference_machine(
 
 @pytest.fixture(scope="session")
 def database() -> Database:
-    return load_database()
+    return load_database().uncalibrated()
 
 
 @pytest.fixture(scope="session")
