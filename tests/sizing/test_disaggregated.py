@@ -47,7 +47,7 @@ def text(tables: dict[str, str], **changed: str) -> str:
 
 @cache
 def searched(workload: str) -> Search:
-    return search(build_workload(parse_toml(workload, "w.toml")), load_database())
+    return search(build_workload(parse_toml(workload, "w.toml")), load_database().uncalibrated())
 
 
 @cache

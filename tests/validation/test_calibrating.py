@@ -69,7 +69,7 @@ def ran(concurrency: int, tokens: int, database: Database, tensor: int = 1) -> M
 @pytest.fixture(scope="module")
 def unseen() -> list[MeasuredPoint]:
     """An accelerator with less bandwidth and compute than we think, under an engine with slower steps."""
-    database = load_database()
+    database = load_database().uncalibrated()
     step = database.engine("vllm").values["overhead.step"]
     hidden = Calibration(
         "hidden",
@@ -81,7 +81,7 @@ def unseen() -> list[MeasuredPoint]:
 
 
 def test_a_third_of_an_unseen_group_halves_the_error_on_the_rest(unseen: list[MeasuredPoint]) -> None:
-    database = load_database()
+    database = load_database().uncalibrated()
     third = unseen[1::3]
     rest = [p for p in unseen if p not in third]
     found = calibrate(third, database)
@@ -91,7 +91,7 @@ def test_a_third_of_an_unseen_group_halves_the_error_on_the_rest(unseen: list[Me
 
 
 def test_a_third_of_real_rows_halves_the_error_on_the_rest() -> None:
-    database = load_database()
+    database = load_database().uncalibrated()
     database.__dict__["calibrations"] = ()  # those that ship were fitted to these rows too
     points = [read_point({**SAME, **r, "n_gpus": r["tp"], "id": str(i)}, "rows", database)
               for i, r in enumerate(csv.DictReader(io.StringIO(GPT_OSS)))]  # fmt: skip
@@ -110,14 +110,14 @@ def test_five_noisy_points_say_what_they_cannot_tell(unseen: list[MeasuredPoint]
         replace(p, id=f"noisy {i}", measured=tuple(replace(m, value=m.value * k) for m in p.measured))
         for i, (p, k) in enumerate(zip([unseen[0]] * 2 + unseen[4:7], (0.5, 2.0, 1.3, 0.7, 1.4), strict=True))
     ]
-    found = calibrate(noisy, load_database())
+    found = calibrate(noisy, load_database().uncalibrated())
     assert len(found.unidentified) > len(found.identified)
     assert any("noisy 0 and noisy 1 ran the same" in text for text in found.contradictions)
     assert not {k.label for k in found.unidentified} & {k.label for k in found.identified}
 
 
 def test_the_file_it_writes_predicts_the_same(unseen: list[MeasuredPoint], tmp_path: Path) -> None:
-    database = load_database()
+    database = load_database().uncalibrated()
     found = calibrate(unseen[1::3], database, name="mine")
     file = tmp_path / "mine.toml"
     file.write_text(calibration_text(found, "2026-11-25"))
@@ -131,9 +131,9 @@ def test_the_file_it_writes_predicts_the_same(unseen: list[MeasuredPoint], tmp_p
 
 
 def test_fewer_than_three_points_hold_nothing_out(unseen: list[MeasuredPoint]) -> None:
-    assert calibrate(unseen[:2], load_database()).held_out == ()
+    assert calibrate(unseen[:2], load_database().uncalibrated()).held_out == ()
 
 
 def test_nothing_usable_says_why(unseen: list[MeasuredPoint]) -> None:
     with pytest.raises(InputError, match="unknown model"):
-        calibrate([replace(unseen[0], model="no-such-model")], load_database())
+        calibrate([replace(unseen[0], model="no-such-model")], load_database().uncalibrated())

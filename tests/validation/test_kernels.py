@@ -116,7 +116,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def database() -> Database:
-    return load_database()
+    return load_database().uncalibrated()
 
 
 def compared(text: str, database: Database) -> tuple[list[Comparison], list[Skipped]]:
@@ -197,7 +197,7 @@ def test_break_even_contexts(database: Database) -> None:
 
 
 def test_break_even_factor() -> None:
-    one = break_even_contexts(rows(MODULES)[:0], load_database())
+    one = break_even_contexts(rows(MODULES)[:0], load_database().uncalibrated())
     assert one == []
 
 

@@ -67,7 +67,7 @@ w9,2025,NVIDIA H200-SXM-141GB,1,llama3.1-8b,fp8,,TensorRT 10.8,,,,,,,1,singlestr
 
 @pytest.fixture(scope="module")
 def database() -> Database:
-    return load_database()
+    return load_database().uncalibrated()
 
 
 def rows(text: str) -> list[dict[str, str]]:

@@ -83,7 +83,7 @@ w12,-,H200-SXM-141GB,1,Llama-3.1-8B,fp8,fp8,TensorRT-LLM 1.0,7,1,1,,128,128,max,
 
 @pytest.fixture(scope="module")
 def database() -> Database:
-    return load_database()
+    return load_database().uncalibrated()
 
 
 def rows(text: str) -> list[dict[str, str]]:
