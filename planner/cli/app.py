@@ -12,6 +12,6 @@ from planner.cli import calibrating, facts, measuring, validating
 from planner.cli.base import app
 
 __all__ = [
-    "app", "calibrating", "explaining", "facts", "fanning", "measuring", "plans", "simulating", "speculating", "speeding",
-    "validating", "what_if",
+    "app", "calibrating", "explaining", "facts", "fanning", "measuring", "plans", "simulating", "speculating",
+    "speeding", "validating", "what_if",
 ]  # fmt: skip

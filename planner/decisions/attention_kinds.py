@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from planner.models.layers import (
 Vector = npt.NDArray[np.float64]
 
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
-CONTEXTS: Vector = np.exp2(np.arange(8.0, 20.01, 0.125))
+CONTEXTS: Vector = np.exp2(np.arange(0.0, 20.01, 0.125))
 #: whose indexer a dense model is given
 INDEXER_OF = "deepseek-v3.2"
 
@@ -57,7 +58,7 @@ def sparse(attention: Attention) -> Attention:
     return attention
 
 
-def _common(attention: Attention, kind: type) -> dict[str, object]:
+def _common(attention: Attention, kind: type) -> dict[str, Any]:
     return {f.name: getattr(attention, f.name) for f in fields(kind)}
 
 
@@ -82,7 +83,8 @@ def counterpart(model: Model) -> tuple[Model, str]:
 def compare_attention(step: ExplainedStep, batch: float) -> AttentionComparison | None:
     """The step with the model's attention and with the other kind, at ``batch`` [sequences] along contexts.
 
-    None for a model all of whose attention is recurrent. Drafting is left out of both, verification is not. Source: the operators.
+    None for a model all of whose attention is recurrent. Drafting is left out of both, verification is not: every
+    token verified selects its own. Source: the operators.
     """
     model = step.model.model
     other_model, own = counterpart(model)

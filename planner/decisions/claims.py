@@ -126,12 +126,17 @@ def _sparse_fixes(g: Ground) -> Claim:
     wins = a.sparse_speedup > 1 + NOTICED
     verdict: Verdict = "false" if not wins else "partly" if a.kind == "sparse" and share > MOST else "true"
     has = f"{a.sparse_speedup:.2f}x" if a.kind == "sparse" else f"{a.sparse_speedup:.2f}x if it had it"
+    index = f", indexer ({a.indexer_share:.0%}) included" if a.indexer_share else ""
+    drafts = g.step.drafter.queries
+    each = f" (each of {drafts} tokens verified selects its own)" if drafts > 1 else ""
     return Claim(
         number=3, claim=claim, verdict=verdict, here=has,
         statement=f"A step takes {format_duration(a.at[0].dense_s)} reading everything and "
-        f"{format_duration(a.at[0].sparse_s)} reading a selection, indexer ({a.indexer_share:.0%}) included; "
+        f"{format_duration(a.at[0].sparse_s)} reading a selection{each}{index}; sparse wins "
         + ("at no context" if a.sparse_wins_context is None else f"from {a.sparse_wins_context:.0f} tokens")
-        + f" at this batch and {_crossing(a.sparse_wins_batch, 'sparse wins')} at these contexts.",
+        + " at this batch and "
+        + ("at no batch" if a.sparse_wins_batch is None else f"from batch {a.sparse_wins_batch:.0f}")
+        + " at these contexts.",
         numbers={
             "dense_step_s": a.at[0].dense_s, "sparse_step_s": a.at[0].sparse_s, "sparse_speedup": a.sparse_speedup,
             "indexer_share": a.indexer_share, "sparse_wins_context": a.sparse_wins_context,
@@ -244,8 +249,8 @@ def _batch_slows(g: Ground) -> Claim:
     return Claim(
         number=9, claim="Any batch above 1 slows each request", verdict="true" if falls else "partly",
         here=f"{one:.0f} tok/s alone, {here:.0f} here, {top:.0f} at most",
-        statement=f"A request alone makes {one:.1f} tokens a second, {here:.1f} at batch {g.batch:.3g} and {top:.1f} at "
-        f"batch {g.most:.0f}; speed {'falls with every sequence' if falls else 'is level in places'}.",
+        statement=f"A request alone makes {one:.1f} tokens a second, {here:.1f} at batch {g.batch:.3g} and {top:.1f} "
+        f"at batch {g.most:.0f}; speed {'falls with every sequence' if falls else 'is level in places'}.",
         numbers={"tokens_per_second_alone": one, "tokens_per_second": here, "tokens_per_second_at_max": top,
                  "strictly_decreasing": float(falls)}, command="planner estimate",
     )  # fmt: skip
@@ -253,7 +258,7 @@ def _batch_slows(g: Ground) -> Claim:
 
 def _speculation_is_it(g: Ground) -> Claim:
     s = g.plan.speculation
-    best = max([*s.considered.values(), s.speedup])
+    best = max(s.considered.values(), default=1.0)
     method = max(s.considered, key=lambda m: s.considered[m]) if s.considered else "none"
     verdict: Verdict = "true" if best >= TARGET else "partly" if best > 1 + NOTICED else "false"
     flips = [f"{'from' if f.pays_beyond else 'up to'} batch {f.at:.0f}" for f in s.flip_batches]

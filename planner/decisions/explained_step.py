@@ -110,7 +110,7 @@ def rooflines(step: ExplainedStep, batch: float) -> tuple[Roofline, ...]:
             name=name,
             flops_per_byte=flops / moved if moved else None,
             ridge_flops_per_byte=float(np.squeeze(roof.peak / roof.bandwidth)) if roof else None,
-            bound_by=bound_by(step_seconds(StepCost(tuple(group)))),  # type: ignore[arg-type]
+            bound_by=bound_by(step_seconds(StepCost(tuple(group)))),
             achieved_share=best / seconds if roof else None,
             bandwidth_share=moved / seconds / step.chip.bandwidth if roof else None,
             seconds=seconds,
@@ -173,7 +173,7 @@ def first_batch(reached: Callable[[Vector], npt.NDArray[np.bool_]]) -> float | N
     if coarse is None or coarse == GRID[0]:
         return coarse
     before = GRID[np.searchsorted(GRID, coarse) - 1]
-    fine = np.unique(np.round(np.linspace(before, coarse, 65)))
+    fine: Vector = np.unique(np.round(np.linspace(before, coarse, 65))).astype(float)
     return first_where(for_good(reached(fine)), fine)
 
 

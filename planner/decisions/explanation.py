@@ -148,8 +148,9 @@ def _statement(plan: Plan, made: Sequence[Component], regimes: Regimes, batch: f
     many = "1 replica" if plan.replicas == 1 else f"{plan.replicas} replicas"
     return (
         f"{many}{spares} of {plan.gpus_per_replica} x {plan.accelerator} for "
-        f"{format_money(plan.cost.usd_per_hour)}/h: at a mean batch of {batch:.3g} a step takes {format_duration(whole)}, "
-        f"{first.share:.0%} of it {words[first.name]} and {second.share:.0%} {words[second.name]}."
+        f"{format_money(plan.cost.usd_per_hour)}/h: at a mean batch of {batch:.3g} a step takes "
+        f"{format_duration(whole)}, {first.share:.0%} of it {words[first.name]} and {second.share:.0%} "
+        f"{words[second.name]}."
     )
 
 

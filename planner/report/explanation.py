@@ -26,6 +26,7 @@ def explanation_blocks(result: Explanation, full: bool) -> list[Block]:
         Text(result.statement),
         component_sheet(result.components),
         roofline_sheet(result.operators if full else result.operators[:SHOWN]),
+        Text("Below its ridge an operator waits for memory, above it for arithmetic; the rest is latency.", "note"),
         *(Text(line) for line in _regimes(result)),
         speed_sheet(result.speeds),
         *(Text(line) for line in _rest(result)),
@@ -127,7 +128,8 @@ def _rest(result: Explanation) -> list[str]:
     ]
     if a is not None:
         all_of_it, tail = a.at[0], a.at[-1]
-        wins = "nowhere" if a.sparse_wins_context is None else f"from {a.sparse_wins_context:.0f} tokens"
+        at = a.sparse_wins_context
+        wins = "at no context" if at is None else "at every context" if at == 1 else f"from {at:.0f} tokens"
         lines.append(
             f"Attention ({', '.join(f'{n} {k}' for k, n in a.layers.items())}): a step dense "
             f"{format_duration(all_of_it.dense_s)}, sparse {format_duration(all_of_it.sparse_s)}; at p99 of context "
