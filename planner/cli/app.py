@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from planner.cli import plans  # isort: skip
 from planner.cli import simulating  # isort: skip
+from planner.cli import explaining  # isort: skip
 from planner.cli import speculating  # isort: skip
 from planner.cli import costing, fanning, speeding  # isort: skip
 from planner.cli import what_if  # isort: skip
@@ -11,6 +12,6 @@ from planner.cli import calibrating, facts, measuring, validating
 from planner.cli.base import app
 
 __all__ = [
-    "app", "calibrating", "costing", "facts", "fanning", "measuring", "plans", "simulating", "speculating", "speeding",
-    "validating", "what_if",
+    "app", "calibrating", "costing", "explaining", "facts", "fanning", "measuring", "plans", "simulating",
+    "speculating", "speeding", "validating", "what_if",
 ]  # fmt: skip
