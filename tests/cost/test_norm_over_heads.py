@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import H100, reference_machine
 
 from planner.cost.layout import Layout
 from planner.cost.step import StepModel
 from planner.models import load_model
 from planner.models.layers import FullAttention
 from planner.models.model import Model
-from conftest import H100, reference_machine
 
 LATENCY, BANDWIDTH = 5e-6, 1e11
 
