@@ -11,14 +11,13 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 DATA = Path(__file__).resolve().parent / "data"
 ROWS, ABLATION = DATA / "accuracy.csv", DATA / "ablation.csv"
-SERVING = Path(__file__).resolve().parent.parent / "hardware_db" / "calibrations" / "serving.toml"
 CASES = ("bare", "fitted", "held_out", "accelerator_held_out", "peer")
 TITLES = {
     "bare": "kernels alone", "fitted": "fitted on all", "held_out": "group left out",
@@ -183,25 +182,32 @@ def _without(name: str) -> Callable[..., object]:
     from planner.hardware.loading import OPERATORS
 
     def database() -> Database:
+        base = load_database()
+        engines = dict.fromkeys(base.engines, dict.fromkeys(OVERHEADS, 0.0))
+        ideal = {op: {"any": Scale(20.0, 20.0, 0.05)} for op in OPERATORS}
+        no_wait = {"all_reduce": {"any": Scale(latency=0.05)}}
+        if name == ROOFLINE:
+            return base.uncalibrated().calibrated(Calibration(engines=engines, accelerators={"any": ideal | no_wait}))
         if name == "end-to-end fit":
-            return load_database()
-        base = load_database(calibrations=[SERVING])
+            return base.uncalibrated()
         if name == "engine overheads":
-            none = dict.fromkeys(("step", "layer", "prefill_layer", "sequence", "request"), 0.0)
-            return base.calibrated(Calibration(engines=dict.fromkeys(base.engines, none)))
+            return base.calibrated(Calibration(engines=engines))
         if name == "kernel efficiencies":
-            ideal = {op: {"any": Scale(20.0, 20.0, 0.05)} for op in OPERATORS}
             return base.calibrated(Calibration(accelerators={"any": ideal}))
         if name == "all-reduce latency":
-            return base.calibrated(Calibration(accelerators={"any": {"all_reduce": {"any": Scale(latency=0.05)}}}))
+            return base.calibrated(Calibration(accelerators={"any": no_wait}))
         return base
 
     return database
 
 
+OVERHEADS = ("step", "layer", "prefill_layer", "sequence", "request")
+#: what roofline calculators have: peaks and bandwidths as on the datasheet, a step of the whole batch
+ROOFLINE = "all of these: a plain roofline"
+RECIPES = "recipes (tokens of a step, polls)"
 #: what is taken away
 VARIANTS = ("nothing", "end-to-end fit", "engine overheads", "kernel efficiencies", "all-reduce latency",
-            "expert coverage", "the benchmark's protocol")  # fmt: skip
+            "expert coverage", RECIPES, "the benchmark's protocol", ROOFLINE)  # fmt: skip
 _known: dict[str, object] = {}
 
 
@@ -213,16 +219,19 @@ def _ratios(task: tuple[object, str]) -> tuple[float, float] | None:
     from planner.errors import InputError
     from planner.validation.points import MeasuredPoint
     from planner.validation.protocols import predict, replica_of
+    from planner.validation.recipes import DEFAULT
 
     point, name = cast(tuple[MeasuredPoint, str], task)
     if name not in _known:
         _known[name] = _without(name)()
     database = cast(Any, _known[name])
     genuine = experts.distinct_experts
+    if name == RECIPES:
+        point = replace(point, recipe=DEFAULT)
     try:
         if name == "expert coverage":
             experts.distinct_experts = _every_expert  # type: ignore[assignment]
-        if name == "the benchmark's protocol":
+        if name in ("the benchmark's protocol", ROOFLINE):
             replica = replica_of(point, point.workers, database, point.concurrency)
             c, middle = point.concurrency, point.input_tokens + point.output_tokens / 2
             limits = replica.step_time.limits

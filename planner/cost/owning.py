@@ -21,7 +21,7 @@ def power_usd_per_hour(watts: float, pue: float, usd_per_kwh: float) -> float:
 
     Source: definition of power usage effectiveness (site energy over IT energy).
 
-    >>> power_usd_per_hour(700, 1.5, 0.10)
+    >>> round(power_usd_per_hour(700, 1.5, 0.10), 6)
     0.105
     """
     return watts / 1000 * pue * usd_per_kwh

@@ -117,7 +117,7 @@ def test_five_noisy_points_say_what_they_cannot_tell(unseen: list[MeasuredPoint]
 
 
 def test_the_file_it_writes_predicts_the_same(unseen: list[MeasuredPoint], tmp_path: Path) -> None:
-    database = load_database().uncalibrated()
+    database = load_database()
     found = calibrate(unseen[1::3], database, name="mine")
     file = tmp_path / "mine.toml"
     file.write_text(calibration_text(found, "2026-11-25"))
