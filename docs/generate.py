@@ -27,6 +27,7 @@ COMMANDS = (
     ("sensitivity",),
     ("sweep",),
     ("diff",),
+    ("explain",),
     ("cost",),
     ("fanout",),
     ("speed",),
@@ -98,6 +99,7 @@ def result_page() -> str:
     """Every field of a recommendation, from its schema."""
     from planner.decisions.cost_result import CostReport
     from planner.decisions.diff import Difference
+    from planner.decisions.explanation_result import Explanation
     from planner.decisions.fanout_result import FanOut
     from planner.decisions.sensitivity_report import SensitivityReport
     from planner.decisions.speculation_result import SpeculationDecision
@@ -113,7 +115,7 @@ def result_page() -> str:
     ]
     seen: set[str] = set()
     for kind in (
-        Recommendation, Estimate, Simulation, SpeculationDecision, CostReport, FanOut, Speed,
+        Recommendation, Estimate, Simulation, Explanation, SpeculationDecision, CostReport, FanOut, Speed,
         SensitivityReport, Sweep, Difference,
     ):  # fmt: skip
         schema = kind.model_json_schema(mode="serialization")
