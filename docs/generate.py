@@ -24,6 +24,7 @@ COMMANDS = (
     ("check-db",),
     ("describe",),
     ("simulate",),
+    ("explain",),
     ("sensitivity",),
     ("sweep",),
     ("diff",),
@@ -96,6 +97,7 @@ def _type(field: dict[str, Any]) -> str:
 def result_page() -> str:
     """Every field of a recommendation, from its schema."""
     from planner.decisions.diff import Difference
+    from planner.decisions.explanation_result import Explanation
     from planner.decisions.fanout_result import FanOut
     from planner.decisions.sensitivity_report import SensitivityReport
     from planner.decisions.speculation_result import SpeculationDecision
@@ -112,6 +114,7 @@ def result_page() -> str:
     seen: set[str] = set()
     for kind in (
         Recommendation, Estimate, Simulation, SpeculationDecision, FanOut, Speed, SensitivityReport, Sweep, Difference,
+        Explanation,
     ):  # fmt: skip
         schema = kind.model_json_schema(mode="serialization")
         lines += _fields(kind.__name__, schema)
