@@ -187,7 +187,7 @@ def _assumptions(step: ExplainedStep, batch: float) -> tuple[Assumption, ...]:
     return (
         Assumption(key="operating point", value=f"mean batch {batch:.3g} at the peak", origin="plan"),
         Assumption(
-            key="contexts", value=f"mean {step.contexts.mean():.0f} tokens resident, as the workload has them",
+            key="contexts", value=f"mean {step.contexts.mean():.0f} tokens resident",
             origin="workload",
         ),
         Assumption(key="tokens a step", value=f"{step.acceptance:.2f} of a sequence", origin="plan"),
