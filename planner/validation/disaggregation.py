@@ -26,7 +26,7 @@ from planner.sizing.configuration import Setup, machine_of
 from planner.sizing.footprint import footprint
 from planner.validation.comparison import Comparison, Skipped
 from planner.validation.labels import format_named
-from planner.validation.points import PROMPTS_PER_STREAM, MeasuredPoint
+from planner.validation.points import MeasuredPoint
 from planner.validation.protocols import NONE, Prediction, lengths, set_up_point
 from planner.validation.speculation_loop import (
     DRAFT_VOCABULARY,
@@ -150,7 +150,7 @@ def predict_disaggregated(point: MeasuredPoint, database: Database, seed: int = 
     own = {**GENERIC, **constants["any"], **constants.get(point.engine, {})}
     each = max(1.0, point.concurrency / STREAMS)
     streams = min(point.concurrency, STREAMS)
-    count = max(streams, int((point.prompts or PROMPTS_PER_STREAM * point.concurrency) / each))
+    count = max(streams, int(point.requests / each))
     inputs, outputs = (np.array(x, dtype=float) for x in lengths(point, count, seed))
     mean_input, mean_output = ((1 + point.spread) / 2 * x for x in (point.input_tokens, point.output_tokens))
     drafted = draft_tokens(point, database) if point.speculation == "mtp" else 0

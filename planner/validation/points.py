@@ -65,7 +65,8 @@ class MeasuredPoint:
 
     ``weights`` and ``kv``: formats as the planner is asked for them. ``workers``: one aggregated replica,
     or ``prefill`` beside it where the point is disaggregated. ``concurrency``: requests in flight, or the
-    static batch; ``prompts`` requests in all; ``recipe`` how the benchmark is known to have set the server.
+    static batch; ``prompts`` requests in all, 0 when the source does not say. ``recipe``: how the benchmark is
+    known to have set the server.
     """
 
     id: str
@@ -96,6 +97,11 @@ class MeasuredPoint:
     def group(self) -> tuple[str, str]:
         """Model and accelerator: what is left out of a fit together. Source: definition."""
         return (self.model, self.accelerator)
+
+    @property
+    def requests(self) -> int:
+        """Requests of the whole benchmark, [1]. Source: the row, else the common number a stream."""
+        return self.prompts or self.concurrency * PROMPTS_PER_STREAM
 
     def value(self, metric: str, statistic: str = "mean") -> float | None:
         """The measured figure, or None. Source: the row."""
@@ -144,7 +150,7 @@ def _read(row: Row, name: str, file: str, database: Database) -> MeasuredPoint |
         return Skipped(name, file, "concurrency or batch not recorded")
     spread = RANGE_RATIO.search(row.get("length_kind", "") + " " + row.get("notes", ""))
     completed = _number(row.get("completed", ""))
-    prompts = int(completed) if completed else concurrency * PROMPTS_PER_STREAM
+    prompts = int(completed) if completed else concurrency * PROMPTS_PER_STREAM if spread else 0
     known = recipe_of("InferenceX", model.name, chip.name, database.engine(engine).family, database)
     recipe = known if spread else DEFAULT  # a recorded range ratio is InferenceX's mark
     return MeasuredPoint(

@@ -105,7 +105,7 @@ def predict(point: MeasuredPoint, database: Database, seed: int = 0) -> Predicti
     offline: everything queued. Source: :func:`planner.serving.simulator.run_replica`.
     """
     if point.protocol == "closed loop":
-        count = min(point.prompts, max(MOST_REQUESTS, point.concurrency))
+        count = min(point.requests, max(MOST_REQUESTS, point.concurrency))
         return _closed(point, database, point.concurrency, count, seed)
     if point.protocol == "static batch":
         return _closed(point, database, point.concurrency, point.concurrency, seed)
