@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from planner.errors import InputError, NoPlanError
 from planner.hardware import Database
-from planner.sizing.plan import build_plan
-from planner.sizing.recommend import find, recommend
+from planner.sizing.recommend import aggregated_plan, find, recommend
 from planner.sizing.result import Plan
 from planner.sizing.search import Search, Sized
 from planner.workload import Workload
@@ -52,18 +51,11 @@ def planned(
         miss = nothing.nearest_miss
         raise NoPlanError(f"no feasible plan: {miss.statement if miss else 'nothing was left to try'}")
     if not simulate:
-        return _priced(found, build_plan(found, found.found[0]))
+        return _priced(found, aggregated_plan(found, None))
     from planner.sizing.confirm import confirm_best
 
     found, confirmed = confirm_best(found)
-    update = {
-        "latency": confirmed.measured.latency(),
-        "latency_source": "simulated",
-        "verdict": confirmed.verdict,
-        "mean_batch": confirmed.measured.mean_batch,
-        "simulated": confirmed.simulated,
-    }
-    return _priced(found, build_plan(found, found.found[0]).model_copy(update=update))
+    return _priced(found, aggregated_plan(found, confirmed))
 
 
 def _priced(found: Search, plan: Plan) -> Planned:
