@@ -213,7 +213,7 @@ class ReplicaModel:
 
     def take(self, index: npt.NDArray[np.int64]) -> ReplicaModel:
         """The model of the rows at ``index``. Source: none needed; a selection."""
-        if len(index) == len(self.rows):
+        if len(index) == len(self.rows) and np.array_equal(index, np.arange(len(index))):
             return self
         part = copy(self)
         part.rows, part.slots, part.tokens = self.rows.take(index), self.slots[index], self.tokens[index]

@@ -37,6 +37,13 @@ FOLLOW_UPS = {
     "context": "p50 = 2000\np95 = 6000\ncached_fraction = 0.85", "answer": "mean = 400\ncv = 0.8",
     "slo": 'ttft_p95 = "1s"\ntpot_p95 = "40ms"',
 }  # fmt: skip
+#: many accelerators near each other: orders by what pools promise are not orders of the rows
+CHAT = {
+    "model": "llama-3.3-70b", "demand": "requests_per_second = 37.5", "context": "p50 = 1000\np95 = 4100\ncached_fraction = 0.3",
+    "answer": "mean = 211\ncv = 0.9", "slo": 'ttft_p95 = "1s"\ntpot_p95 = "50ms"',
+    "hardware": 'allow = ["gh200-96gb", "b200-sxm", "mi355x"]', "precision": 'weights = ["fp8", "native"]',
+    "speculation": 'task = "chat"',
+}  # fmt: skip
 
 
 def text(tables: dict[str, str], **changed: str) -> str:
@@ -108,6 +115,26 @@ def test_candidates_keep_every_limit_and_add_up(tables: dict[str, str]) -> None:
         assert pair.usd_per_hour == pytest.approx(pair.objective)
         # a token more of input is paid at the network's rate at least
         assert value(pair.prefill.served.ttft.p50) > float(np.median(pair.transfer.seconds))
+
+
+def test_rows_of_a_pool_may_be_taken_in_any_order() -> None:
+    found = searched(text(DOCUMENTS))
+    assert found.rows is not None
+    rows = found.rows.take([0, len(found.rows) // 2, len(found.rows) - 1])
+    pool = DecodePool(rows, found.load, found.workload.slo, found.constants)
+    limit = pool.limit
+    for order in ([2, 0, 1], [1, 1, 0], [0, 1, 2], [2]):
+        part = pool.take(np.array(order))
+        assert part.rows.seats == tuple(rows.seats[i] for i in order)
+        assert part.limit == pytest.approx(limit[order])
+
+
+def test_both_pools_are_of_one_accelerator_with_many_to_choose_from() -> None:
+    pairs = paired(text(CHAT)).found
+    assert len({p.decode.seat.accelerator.name for p in pairs}) > 1
+    for pair in pairs:
+        assert pair.prefill.seat.accelerator is pair.decode.seat.accelerator
+        assert pair.objective == pytest.approx(pair.usd_per_hour)
 
 
 def test_fewer_replicas_would_break_a_limit() -> None:
