@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from planner.cost.memory import CacheLayout
 from planner.hardware.database import database_root
 from planner.hardware.transfer import KvTransfer, load_transfer
 from planner.serving.latency import LatencyCurve, percentiles
 from planner.serving.queueing import spare_replicas
 from planner.sizing.drafting import NONE
 from planner.sizing.operating import Rows
-from planner.sizing.pools import LEAST_SHARE, DecodePool, PrefillPool, Transfer, prefill_pool, transfer_between
+from planner.sizing.pools import LEAST_SHARE, DecodePool, PrefillPool, Transfer, prefill_pool, transfers_of
 from planner.sizing.promising import Promising, nearest, promising
 from planner.sizing.search import Search, Sized, objective_value
 
@@ -65,7 +64,8 @@ def disaggregate(found: Search, constants: KvTransfer | None = None, worth: floa
     Both pools of a candidate are of one accelerator and cache format, layouts are each pool's own. Decode
     replicas keep the limits on memory and token times, prefill replicas those on the first token with the
     transfer in it, and limits end to end hold for the sum. ``constants`` of the transfer, the database's by
-    default. Nothing is sized when the first look, which is optimistic, promises an objective above ``worth``.
+    default. Nothing is sized of which the first look, which is optimistic, promises an objective above ``worth``
+    or that of a pair found.
     Figures in [1/s], [s] and the objective's unit.
 
     Source: Zhong et al., "DistServe", arXiv 2401.09670; Patel et al., "Splitwise", arXiv 2311.18677.
@@ -73,14 +73,12 @@ def disaggregate(found: Search, constants: KvTransfer | None = None, worth: floa
     if found.rows is None:
         return Pairs((), found.rejected)
     constants = constants or load_transfer(database_root())
-    ranked, rejected = promising(found, constants)
-    if ranked and ranked[0].objective > worth:
-        return Pairs((), rejected)
+    ranked, rejected = promising(found, constants, worth)
     pairs: list[Pair] = []
-    while ranked and not pairs:
-        chosen = nearest(ranked)
+    while chosen := nearest(ranked, worth):
         ranked = ranked[len(chosen) :]
-        pairs = _sized(found, constants, chosen, rejected)
+        pairs += _sized(found, constants, chosen, rejected)
+        worth = min([worth, *(p.objective for p in pairs)])
     pairs.sort(key=lambda p: (round(p.objective, 6), float(p.e2e.mean[0, 0]), _chip(p.decode.rows, 0)))
     kept = {_chip(p.decode.rows, 0) for p in pairs}
     return Pairs(tuple(pairs), {name: reason for name, reason in rejected.items() if name not in kept})
@@ -153,22 +151,14 @@ class _Sizing:
         self.rows = rows.take([p for p, _ in pairs])
         self.rows = replace(self.rows, options=(NONE,) * len(pairs))
 
-    def _transfers(self, fleets: Sequence[float]) -> list[Transfer | None]:
-        found = self.found
-        tokens = found.load.new + found.load.cached
-        way: list[Transfer | None] = []
-        for (p, d), fleet in zip(self.seats, fleets, strict=True):
-            layers = CacheLayout(found.model.layers, d.precision.kv, found.engine.hybrid_kv_manager)
-            way.append(transfer_between(layers, p, d, tokens, self.constants, fleet))
-        return way
-
     def pairs(self, decoding: DecodePool, highest: Matrix, places: list[int]) -> list[Pair]:
         """The pairs as fleets that keep every limit; ``places`` of their decode rows in ``decoding``."""
         if not places:
             return []
         found = self.found
-        known = self._transfers([np.inf] * len(places))
-        inside = self._transfers([0.0] * len(places))
+        known, inside = (
+            transfers_of(found, self.seats, self.constants, [fleet] * len(places)) for fleet in (np.inf, 0.0)
+        )  # fmt: skip
         transfers = [a or b for a, b in zip(known, inside, strict=True)]
         ways = [t for t in transfers if t is not None]  # every chip has a scale-up link
         pool = prefill_pool(found, self.rows, ways)

@@ -80,6 +80,21 @@ def transfer_between(
     return Transfer(whole * holders[1], link * min(holders), link, constants.latency_s)
 
 
+def transfers_of(
+    found: Search, pairs: Sequence[tuple[Seat, Seat]], constants: KvTransfer, fleets: Sequence[float]
+) -> list[Transfer | None]:
+    """The transfers of the load's prompts between pairs of seats whose pools have ``fleets`` accelerators.
+
+    Source: :func:`transfer_between`.
+    """
+    tokens = found.load.new + found.load.cached
+    ways: list[Transfer | None] = []
+    for (p, d), fleet in zip(pairs, fleets, strict=True):
+        layers = CacheLayout(found.model.layers, d.precision.kv, found.engine.hybrid_kv_manager)
+        ways.append(transfer_between(layers, p, d, tokens, constants, fleet))
+    return ways
+
+
 def prompt_times(step: StepModel, seats: Sequence[Seat], load: Load, budget: float) -> PromptTimes:
     """What the load's prompts cost on seats of one precision that only prefill, [s].
 
@@ -187,10 +202,10 @@ class PrefillPool:
             egress=self.egress[index],
         )  # fmt: skip
 
-    def highest_rate(self) -> tuple[Matrix, npt.NDArray[np.bool_]]:
+    def highest_rate(self, tolerance: float = SHARE_TOLERANCE) -> tuple[Matrix, npt.NDArray[np.bool_]]:
         """Highest rate that breaks no limit, [1/s], and whether any worth having does, (pairs, 1) each.
 
-        Source: definition.
+        ``tolerance`` of its share of :attr:`limit`, [1]. Source: definition.
         """
 
         def excess(share: Vector, index: npt.NDArray[np.int64]) -> Vector:
@@ -200,7 +215,7 @@ class PrefillPool:
             return np.max(np.stack(list(found.values())), axis=0)[:, 0] - 1
 
         high = np.full(len(self.rows), 1 - 1e-12)  # rounding must not put the utilisation limit above itself
-        found, possible = last_within(excess, np.full(len(self.rows), LEAST_SHARE), high, SHARE_TOLERANCE)
+        found, possible = last_within(excess, np.full(len(self.rows), LEAST_SHARE), high, tolerance)
         return found[:, None] * self.limit, possible[:, None]
 
 

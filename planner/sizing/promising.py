@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from planner.cost.memory import CacheLayout
 from planner.hardware.transfer import KvTransfer
-from planner.serving.latency import percentiles
 from planner.serving.queueing import spare_replicas
-from planner.sizing.operating import Rows, Seat
-from planner.sizing.pools import transfer_between, without_prompts
-from planner.sizing.screening import TAIL, Screened, screen
+from planner.sizing.operating import Rows
+from planner.sizing.pool_bounds import Bounds, decode_bounds, prefill_bounds, with_network
 from planner.sizing.search import Search
 
 Vector = npt.NDArray[np.float64]
-#: accelerators looked at exactly at a time: at least, at most, and how far from the best of them
-FEWEST, MOST, NEAR = 2, 5, 1.3
+#: accelerators looked at exactly at a time: at most, and how far from the best of them
+MOST, NEAR = 5, 1.3
 #: seats on one to prefill and to decode
 PREFILL_SEATS, DECODE_SEATS = 2, 2
 
@@ -27,7 +25,7 @@ PREFILL_SEATS, DECODE_SEATS = 2, 2
 class Promising:
     """Rows of one accelerator and cache format, best first: those to prefill on and those to decode on.
 
-    ``objective`` it promises, in the workload's unit.
+    ``objective`` in the workload's unit: no pair of the rows does better.
     """
 
     accelerator: str
@@ -36,126 +34,164 @@ class Promising:
     decode: tuple[int, ...]
 
 
-def promising(found: Search, constants: KvTransfer) -> tuple[list[Promising], dict[str, str]]:
+@dataclass
+class _Way:
+    """Rows of one accelerator and cache format: ``decode`` all of them, ``prefill`` one of each seat."""
+
+    decode: list[int] = field(default_factory=list)
+    prefill: list[int] = field(default_factory=list)
+
+
+def promising(
+    found: Search, constants: KvTransfer, worth: float = np.inf
+) -> tuple[list[Promising], dict[str, str]]:  # fmt: skip
     """The accelerators whose pools promise the lowest objective, best first, and why others have none.
 
-    Source: first-order forms of :mod:`planner.sizing.screening`; only ranks, never reported.
+    Optimistic: pools of the rows never come out better than they promise. Those whose decode pool with one
+    prefill replica exceeds ``worth`` already, in the objective's unit, are left out.
+
+    Source: :mod:`planner.sizing.pool_bounds`; only ranks and rules out, never reported.
     """
-    rows, workload, load = found.rows, found.workload, found.load
+    rows, rejected = found.rows, dict(found.rejected)
     assert rows is not None
-    slos = [s for s in workload.slo if s.metric in ("tpot", "itl")]
-    screened = screen(without_prompts(rows), load, slos, found.constants)
-    first = _fewest_drafts(rows)
-    prefill, own = _prefill_rates(found, rows.take(first), constants)
-    peak = workload.peak_requests_per_second
-    if peak is None:
-        demand = workload.demand
-        assert demand.concurrent_users is not None
-        cycle = screened.e2e + float(np.median(own)) + demand.think_time
-        wanted = demand.concurrent_users * demand.peak_to_mean / cycle * load.fan_out
-        arriving = np.full(len(first), float(np.median(wanted)))
-    else:
-        wanted = np.full(len(rows), peak * load.fan_out)
-        arriving = wanted[: len(first)]
-    decode_cost = _costs(rows, screened.rate, wanted, screened.e2e, found)
-    prefill_cost = _costs(rows.take(first), prefill, arriving, own, found)
-    ways: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
-    for i, seat in enumerate(rows.seats):
-        ways.setdefault((seat.accelerator.name, seat.precision.kv), ([], []))[1].append(i)
-    for place, i in enumerate(first):
-        seat = rows.seats[i]
-        ways[seat.accelerator.name, seat.precision.kv][0].append(place)
-    rejected = dict(found.rejected)
+    slos = [s for s in found.workload.slo if s.metric in ("tpot", "itl")]
+    decoding = decode_bounds(rows, found.load, slos, found.constants)
+    wanted = _wanted(found, decoding.slowest, np.inf)
+    decoding = with_network(found, rows, decoding, _fleets(found, rows, decoding, wanted) + 1, constants)
+    each = _each(found, rows)
+    least, fleets = _costs(found, rows, decoding, wanted), _fleets(found, rows, decoding, wanted)
+    usable: dict[tuple[str, str], _Way] = {}
+    whole: list[float] = []  # accelerators of both pools, of every row to prefill on
+    for key, way in _ways(rows).items():
+        if not np.isfinite(least[way.decode]).any():
+            rejected[key[0]] = "no replica that only decodes keeps " + _miss(decoding, way.decode)
+            continue
+        rejected.pop(key[0], None)
+        room = worth - float(least[way.decode].min())
+        way.prefill = [i for i in way.prefill if _smallest(found, rows, each, i) <= room]
+        if way.prefill:
+            usable[key] = way
+            whole += [float(fleets[way.decode].min() + rows.devices[i, 0]) for i in way.prefill]
+    first = [i for way in usable.values() for i in way.prefill]
+    if not first:
+        return [], rejected
+    bounds = prefill_bounds(found, rows.take(first), np.array(whole), constants)
+    return _ranked(found, usable, first, decoding, bounds, rejected), rejected
+
+
+def _ranked(
+    found: Search, ways: dict[tuple[str, str], _Way], first: list[int], decoding: Bounds, prefilling: Bounds,
+    rejected: dict[str, str],
+) -> list[Promising]:  # fmt: skip
+    """Every way with its best rows, by what they promise together; ``first`` the rows of ``prefilling``."""
+    rows = found.rows
+    assert rows is not None
+    place = {i: at for at, i in enumerate(first)}
     ranked: list[Promising] = []
-    for (name, _), (places, decoding) in ways.items():
-        best_p = [p for p in sorted(places, key=lambda p: prefill_cost[p]) if np.isfinite(prefill_cost[p])][
-            :PREFILL_SEATS
-        ]
-        best_d = _distinct_seats(rows, [d for d in decoding if np.isfinite(decode_cost[d])], decode_cost)
-        if not best_d:
-            rejected[name] = "no replica that only decodes keeps " + _miss(screened, decoding)
-        elif not best_p:
+    for (name, _), way in ways.items():
+        at = [place[i] for i in way.prefill]
+        in_time = prefilling.rate[at] > 0
+        if not in_time.any():
             rejected[name] = "no replica that only prefills answers in time"
-        else:
-            rejected.pop(name, None)
-            total = float(prefill_cost[best_p[0]] + decode_cost[best_d[0]])
-            ranked.append(Promising(name, total, tuple(first[p] for p in best_p), tuple(best_d)))
+            continue
+        keeps = decoding.rate[way.decode] > 0
+        # the slower the other pool, the fewer requests the same users send
+        before, after = prefilling.take(at), decoding.take(way.decode)
+        least_p, best_p = _best(found, way.prefill, before, float(after.slowest[keeps].max()), PREFILL_SEATS)
+        least_d, best_d = _best(found, way.decode, after, float(before.slowest[in_time].max()), DECODE_SEATS)
+        ranked.append(Promising(name, least_p + least_d, best_p, best_d))
     ranked.sort(key=lambda r: (r.objective, r.accelerator))
-    return ranked, rejected
+    return ranked
 
 
-def nearest(ranked: list[Promising]) -> list[Promising]:
-    """The first of a ranking that are worth an exact look together. Source: the limits above."""
-    near = [r for r in ranked[:MOST] if r.objective <= NEAR * ranked[0].objective]
-    return near if len(near) >= FEWEST else ranked[:FEWEST]
-
-
-def _fewest_drafts(rows: Rows) -> list[int]:
-    """A row of every seat, the one that drafts least: drafts take memory and nothing of prefill."""
-    best: dict[int, int] = {}
-    for i, seat in enumerate(rows.seats):
-        before = best.setdefault(id(seat), i)
-        if rows.options[i].drafter.draft_tokens < rows.options[before].drafter.draft_tokens:
-            best[id(seat)] = i
-    return list(best.values())
-
-
-def _prefill_rates(found: Search, rows: Rows, constants: KvTransfer) -> tuple[Vector, Vector]:
-    """Prompts per second of a replica that only prefills [1/s], 0 where none is in time, and a prompt's time [s].
-
-    As if the decode side had the same layout.
-    """
-    load, share, group = found.load, found.load.weights / found.load.weights.sum(), float(found.load.fan_out)
-    sent = np.array([_sent(found, seat, constants) for seat in rows.seats])
-    alone = rows.own + rows.chunks * rows.steps[:, :1] + sent
-    work, second = rows.work[:, -1], rows.work_second[:, -1]
-    scatter = group * second / (2 * np.maximum(work, 1e-12)) / rows.ranks[:, 0]
-    busy = np.full(len(rows), found.constants.utilisation_limit)
-    for slo in found.workload.slo:
-        if slo.metric == "ttft":
-            q = TAIL[slo.statistic]
-            weights = load.class_weights(slo.class_name)
-            fastest = rows.request_overhead + percentiles(alone, weights).statistic(slo.statistic)
-            slack = np.maximum(slo.limit_s - fastest[:, 0], 0.0)
-            waits = scatter * (1.0 if q is None else -np.log(1 - q))
-            busy = np.minimum(busy, slack / (slack + waits))
-    rate: Vector = busy * rows.ranks[:, 0] / np.maximum(work, 1e-12)
-    return rate, alone @ share
-
-
-def _sent(found: Search, seat: Seat, constants: KvTransfer) -> Vector:
-    """Transfers of the sampled prompts between two replicas like ``seat``, (samples,), [s]."""
-    layers = CacheLayout(found.model.layers, seat.precision.kv, found.engine.hybrid_kv_manager)
-    tokens = found.load.new + found.load.cached
-    way = transfer_between(layers, seat, seat, tokens, constants) or transfer_between(
-        layers, seat, seat, tokens, constants, 0.0
-    )
-    assert way is not None  # every chip has a scale-up link
-    return way.seconds
-
-
-def _costs(rows: Rows, rate: Vector, wanted: Vector, seconds: Vector, found: Search) -> Vector:
-    """A pool's part of the objective, infinite where it has no rate."""
-    kind, wished = found.workload.objective.minimise, found.workload.reliability.spare_replicas
+def _best(
+    found: Search, some: list[int], bounds: Bounds, other: float, seats: int
+) -> tuple[float, tuple[int, ...]]:  # fmt: skip
+    """The least ``some`` rows add to the objective, and the rows of as many ``seats`` that promise it."""
+    assert found.rows is not None
+    wanted = _wanted(found, bounds.slowest, other)
+    costs = _costs(found, found.rows.take(some), bounds, wanted)
     with np.errstate(divide="ignore"):
-        serving = np.ceil(wanted / rate)
+        order = np.lexsort((wanted / bounds.rate, costs))  # between equal fleets the one with more room
+    kept: dict[int, int] = {}
+    for k in order[np.isfinite(costs[order])]:
+        kept.setdefault(id(found.rows.seats[some[k]]), some[k])
+    return float(costs.min()), tuple(kept.values())[:seats]
+
+
+def nearest(ranked: Sequence[Promising], worth: float) -> list[Promising]:
+    """The first of a ranking that are worth an exact look together, none that promise more than ``worth``.
+
+    Source: the limits above.
+    """
+    if not ranked:
+        return []
+    return [r for r in ranked[:MOST] if r.objective <= min(NEAR * ranked[0].objective, worth)]
+
+
+def _ways(rows: Rows) -> dict[tuple[str, str], _Way]:
+    """Rows by accelerator and cache format; to prefill, those that draft least: drafts take memory for nothing."""
+    ways: dict[tuple[str, str], _Way] = {}
+    fewest: dict[int, int] = {}
+    for i, seat in enumerate(rows.seats):
+        ways.setdefault((seat.accelerator.name, seat.precision.kv), _Way()).decode.append(i)
+        before = fewest.setdefault(id(seat), i)
+        if rows.options[i].drafter.draft_tokens < rows.options[before].drafter.draft_tokens:
+            fewest[id(seat)] = i
+    for i in fewest.values():
+        seat = rows.seats[i]
+        ways[seat.accelerator.name, seat.precision.kv].prefill.append(i)
+    return ways
+
+
+def _wanted(found: Search, seconds: Vector, other: float) -> Vector:
+    """Sequences per second at peak, (rows,), [1/s]: of users as ``seconds`` here and ``other`` there allow."""
+    peak, load = found.workload.peak_requests_per_second, found.load
+    if peak is not None:
+        return np.full(len(seconds), peak * load.fan_out)
+    demand = found.workload.demand
+    assert demand.concurrent_users is not None
+    users = demand.concurrent_users * demand.peak_to_mean
+    return load.fan_out * users / (seconds + other + demand.think_time)
+
+
+def _costs(found: Search, rows: Rows, bounds: Bounds, wanted: Vector) -> Vector:
+    """The least a pool of each row adds to the objective, infinite where it has no rate."""
+    if found.workload.objective.minimise == "latency":
+        return np.where(bounds.rate > 0, bounds.fastest, np.inf)
+    return _fleets(found, rows, bounds, wanted) * _each(found, rows)
+
+
+def _fleets(found: Search, rows: Rows, bounds: Bounds, wanted: Vector) -> Vector:
+    """Accelerators of the smallest pool of each row, spares included, infinite where it has no rate, (rows,)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        serving = np.ceil(wanted * (1 + found.workload.reliability.headroom) / bounds.rate - 1e-9)
     usable = np.isfinite(serving)
+    serving = np.maximum(np.where(usable, serving, 1.0), 1.0)
+    spares = np.array([_spares(found, int(s)) for s in serving])
+    return np.where(usable, (serving + spares) * rows.devices[:, 0], np.inf)
+
+
+def _each(found: Search, rows: Rows) -> Vector:
+    """What an accelerator of every row adds to the objective, (rows,)."""
+    kind = found.workload.objective.minimise
     if kind == "latency":
-        return np.where(usable, seconds, np.inf)
-    spares = np.array([spare_replicas(int(s)) if wished is None else wished for s in np.where(usable, serving, 1)])
+        return np.zeros(len(rows))
     each = {"cost": rows.price, "gpus": np.ones_like(rows.price), "energy": np.nan_to_num(rows.power, nan=1e9)}[kind]
-    # between equal fleets the one with more room
-    return (serving + spares) * rows.devices[:, 0] * each[:, 0] * (1 + 1e-6 * wanted / np.maximum(rate, 1e-30))
+    value: Vector = each[:, 0]
+    return value
 
 
-def _distinct_seats(rows: Rows, usable: list[int], cost: Vector) -> list[int]:
-    kept: list[int] = []
-    for i in sorted(usable, key=lambda i: cost[i]):
-        if all(rows.seats[i] is not rows.seats[k] for k in kept):
-            kept.append(i)
-    return kept[:DECODE_SEATS]
+def _spares(found: Search, serving: int) -> int:
+    wished = found.workload.reliability.spare_replicas
+    return spare_replicas(serving) if wished is None else wished
 
 
-def _miss(screened: Screened, some: list[int]) -> str:
-    at = min(some, key=lambda i: float(screened.violation[i]))
-    return f"{screened.constraint[at]}: {float(screened.violation[at]):.3g} times its limit at best"
+def _smallest(found: Search, rows: Rows, each: Vector, i: int) -> float:
+    """The objective's part of the smallest pool of row ``i``, nothing where it is no sum of replicas."""
+    return (1 + _spares(found, 1)) * float(rows.devices[i, 0] * each[i])
+
+
+def _miss(bounds: Bounds, some: list[int]) -> str:
+    at = min(some, key=lambda i: float(bounds.violation[i]))
+    return f"{bounds.constraint[at]}: {float(bounds.violation[at]):.3g} times its limit at best"
