@@ -136,8 +136,8 @@ def opening(
 ) -> tuple[Follow | None, list[tuple[float, int]]]:
     """Who follows a completion, and the (arrival [s], request) that wait for none, in order.
 
-    A closed loop of ``concurrency`` [1] with ``think_time_s`` and ``apart_s`` [s] takes the place of ``follow``. Source:
-    :func:`closed_loop`, :func:`starts`.
+    A closed loop of ``concurrency`` [1] with ``think_time_s`` and ``apart_s`` [s] takes the place of ``follow``.
+    Source: :func:`closed_loop`, :func:`starts`.
     """
     if concurrency is not None:
         follow = closed_loop(progress, concurrency, think_time_s, apart_s)
