@@ -247,10 +247,18 @@ def speculation_page() -> str:
     return speculation_map.page()
 
 
+def live_engine_page() -> str:
+    """Predictions beside a live engine, from the files its benchmark kept."""
+    from bench import live_engine
+
+    return live_engine.page()
+
+
 PAGES = {
     "accuracy.md": accuracy_page,
     "accuracy.svg": accuracy_picture,
     "closed-forms.md": closed_forms_page,
+    "live-engine.md": live_engine_page,
     "speculation-map.md": speculation_page,
     "reference/cli.md": cli_page,
     "reference/workload.md": workload_page,

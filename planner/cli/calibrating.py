@@ -10,6 +10,19 @@ import typer
 
 from planner.cli.base import app, models_with
 from planner.cli.options import CalibrationOption, DatabaseOption, FormatOption, ModelsOption, QuietOption
+from planner.cli.ran import (
+    RanData,
+    RanEngine,
+    RanExpert,
+    RanKv,
+    RanModel,
+    RanOn,
+    RanPipeline,
+    RanTensor,
+    RanWeights,
+    check_named,
+    said_of,
+)
 from planner.cli.validating import _check, _progress
 from planner.errors import InputError
 
@@ -17,8 +30,6 @@ if TYPE_CHECKING:
     from planner.hardware import Database
     from planner.validation.comparison import Skipped
     from planner.validation.points import MeasuredPoint
-
-JSON = (".json", ".jsonl", ".ndjson")
 
 
 @app.command()
@@ -34,33 +45,15 @@ def calibrate(
         Path | None,
         typer.Option("--output", "-o", help="Write the calibration to this .toml file.", show_default=False),
     ] = None,
-    gpu: Annotated[
-        str | None, typer.Option("--gpu", "-g", help="Accelerator, where results don't say it.", show_default=False)
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", help="Model name, id or config.json, instead of the results'.", show_default=False
-        ),
-    ] = None,
-    engine: Annotated[str | None, typer.Option(help="vllm, sglang or trtllm.", show_default=False)] = None,
-    tensor_parallel: Annotated[
-        int | None, typer.Option("--tensor-parallel", "--tp", min=1, help="Tensor parallelism.", show_default=False)
-    ] = None,
-    pipeline_parallel: Annotated[
-        int | None, typer.Option("--pipeline-parallel", "--pp", min=1, help="Pipeline parallelism.", show_default=False)
-    ] = None,
-    expert_parallel: Annotated[
-        int | None, typer.Option("--expert-parallel", "--ep", min=1, help="Expert parallelism.", show_default=False)
-    ] = None,
-    data_parallel: Annotated[
-        int | None,
-        typer.Option("--data-parallel", "--dp", min=1, help="Attention data parallelism.", show_default=False),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Weight format; the checkpoint's own by default.", show_default=False)
-    ] = None,
-    kv: Annotated[str | None, typer.Option(help="KV format.", show_default=False)] = None,
+    gpu: RanOn = None,
+    model: RanModel = None,
+    engine: RanEngine = None,
+    tensor_parallel: RanTensor = None,
+    pipeline_parallel: RanPipeline = None,
+    expert_parallel: RanExpert = None,
+    data_parallel: RanData = None,
+    weights: RanWeights = None,
+    kv: RanKv = None,
     where: Annotated[
         list[str] | None,
         typer.Option("--where", help="Only rows whose column is so, as gpu=H100*; repeatable.", show_default=False),
@@ -85,12 +78,10 @@ def calibrate(
     if not name or not all(c.isalnum() or c in " -_." for c in name):
         raise InputError(f"is {name!r}", key="--name", expected="letters, digits, spaces, '-', '_' and '.'")
     degrees = {"tp": tensor_parallel, "pp": pipeline_parallel, "ep": expert_parallel, "dp": data_parallel}
-    said = {"gpu": gpu, "model": model, "engine": engine, "weight_precision": weights, "kv_precision": kv, **degrees}
-    given = {key: str(value) for key, value in said.items() if value is not None}
+    given = said_of(gpu, model, engine, degrees, weights, kv)
     facts = Facts(tuple(hardware_db or ()), tuple(calibration or ()), tuple(models_with(models)))
     with facts.loaded() as database, _progress(quiet) as progress:
-        if gpu is not None:
-            database.accelerator(gpu)
+        check_named(given, database)
         points, skipped = _points(measurements, given, where or (), database)
         if not points and skipped:
             reasons = "; ".join(dict.fromkeys(f"{s.id}: {s.reason}" for s in skipped[:5]))
@@ -116,34 +107,16 @@ def _points(
     paths: Sequence[Path], given: Mapping[str, str], where: Sequence[str], database: Database
 ) -> tuple[list[MeasuredPoint], list[Skipped]]:
     """Points of all files that a replica can be run at, and what was left out; options fill in what rows lack."""
-    from dataclasses import replace
-
-    from planner.validation.benchmark_rows import rows_from_results
     from planner.validation.comparison import Skipped
-    from planner.validation.files import Table, parse_where, read_table, select
+    from planner.validation.files import parse_where, select
     from planner.validation.points import read_point
+    from planner.validation.result_files import read_results
 
     conditions = parse_where(where)
-    tables: list[Table] = []
-    skipped: list[Skipped] = []
-    for path in paths:
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in (*JSON, ".csv")) if path.is_dir() else [path]
-        if not files:
-            raise InputError(
-                "is a folder without .json or .csv files", file=str(path), expected="results of benchmarks"
-            )
-        for file in files:
-            if file.suffix.lower() == ".csv":
-                table = read_table(file, file.name)
-                if table.kind != "results":
-                    raise InputError("is no table of served results", file=str(file), expected="closed loops")
-                rows = tuple({**given, **{k: v for k, v in r.items() if v}} for r in table.rows)
-                tables.append(replace(table, rows=rows))
-                continue
-            found, left = rows_from_results(file, given)
-            skipped += left
-            columns = tuple(dict.fromkeys(k for r in found for k in r))
-            tables.append(Table(file.name, "results", columns, tuple(found)))
+    tables, skipped = read_results(paths, given)
+    other = next((t for t in tables if t.kind != "results"), None)
+    if other is not None:
+        raise InputError("is no table of served results", file=other.name, expected="closed loops")
     points: list[MeasuredPoint] = []
     for table in select(tables, conditions):
         for row in table.rows:
@@ -154,8 +127,7 @@ def _points(
             if not isinstance(point, Skipped):
                 reason = _unfit(point)
                 if not reason:
-                    named = row.get("model", "")
-                    points.append(replace(point, model=named) if named.endswith(".json") else point)
+                    points.append(point)
                     continue
                 point = Skipped(point.id, point.file, reason)
             skipped.append(point)

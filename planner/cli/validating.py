@@ -12,6 +12,19 @@ import typer
 
 from planner.cli.base import app, models_with
 from planner.cli.options import CalibrationOption, DatabaseOption, FormatOption, ModelsOption, OutputOption, QuietOption
+from planner.cli.ran import (
+    RanData,
+    RanEngine,
+    RanExpert,
+    RanKv,
+    RanModel,
+    RanOn,
+    RanPipeline,
+    RanTensor,
+    RanWeights,
+    check_named,
+    said_of,
+)
 from planner.errors import InputError
 
 #: tables by group that are shown unless others are asked for
@@ -22,7 +35,11 @@ SHOWN_BY = "kind,accelerator"
 def validate(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Tables of measurements: .csv files or folders.", show_default=False),
+        typer.Argument(
+            help="Tables of measurements (.csv), results of vllm bench serve, AIPerf, GuideLLM or inference-perf "
+            "(.json), or folders of them.",
+            show_default=False,
+        ),
     ] = None,
     measurements: Annotated[
         list[Path] | None,
@@ -55,6 +72,15 @@ def validate(
     predictions: Annotated[
         Path | None, typer.Option("--predictions", help="Write every row to this .csv file.", show_default=False)
     ] = None,
+    gpu: RanOn = None,
+    model: RanModel = None,
+    engine: RanEngine = None,
+    tensor_parallel: RanTensor = None,
+    pipeline_parallel: RanPipeline = None,
+    expert_parallel: RanExpert = None,
+    data_parallel: RanData = None,
+    weights: RanWeights = None,
+    kv: RanKv = None,
     hardware_db: DatabaseOption = None,
     models: ModelsOption = None,
     calibration: CalibrationOption = None,
@@ -70,7 +96,8 @@ def validate(
     _check(predictions, "--predictions")
     from planner.report import render
     from planner.report.validation import PREDICTIONS, validation_blocks, validation_record, validation_rows
-    from planner.validation.files import parse_where, read_tables, select
+    from planner.validation.files import parse_where, select
+    from planner.validation.result_files import read_results
     from planner.validation.runs import Facts
     from planner.validation.runs import validate as run
     from planner.validation.scores import parse_by, parse_metrics
@@ -78,9 +105,13 @@ def validate(
     groups, metrics = parse_by(by), parse_metrics(metric or [])
     conditions = parse_where(where or [])
     facts = Facts(tuple(hardware_db or ()), tuple(calibration or ()), tuple(models_with(models)))
-    tables = select(read_tables([*(files or ()), *(measurements or ())]), conditions)
+    degrees = {"tp": tensor_parallel, "pp": pipeline_parallel, "ep": expert_parallel, "dp": data_parallel}
+    given = said_of(gpu, model, engine, degrees, weights, kv)
+    with facts.loaded() as database:
+        check_named(given, database)
+    read, left = read_results([*(files or ()), *(measurements or ())], given)
     with _progress(quiet) as said:
-        found = run(tables, facts, said=said)
+        found = run(select(read, conditions), facts, said=said, left=left)
     if predictions is not None:
         records = list(validation_rows(found, metrics))
         write_file(render.comma_separated(records, PREDICTIONS).encode(), predictions, "--predictions")

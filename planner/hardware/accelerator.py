@@ -19,6 +19,10 @@ NEIGHBOURS = {
 }  # fmt: skip
 
 
+#: architectures of processors, which run other kernels than their vendors' accelerators
+PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64", "ppc64le", "riscv64", "s390x")
+
+
 @dataclass(frozen=True)
 class Fact:
     """One figure with its provenance; ``value`` in SI, ``unit`` as the source gives it."""
@@ -130,6 +134,11 @@ class Accelerator:
     def _value(self, path: str) -> float | None:
         fact = self.facts.get(path)
         return fact.value if fact else None
+
+    @property
+    def kernels(self) -> str:
+        """Whose kernels it runs, which its calibrations share: the vendor's, or those of a processor's architecture."""
+        return self.architecture if self.architecture.lower() in PROCESSORS else self.vendor
 
     @property
     def memory_bytes(self) -> float:
@@ -278,7 +287,7 @@ class Accelerator:
         )
 
     def _default(self, operator: str, fmt: str) -> Efficiency:
-        vendor = self.defaults.vendors.get(self.vendor, {}).get(operator, {})
+        vendor = self.defaults.vendors.get(self.kernels, {}).get(operator, {})
         general = self.defaults.achieved[operator]
         for name in (fmt, *NEIGHBOURS.get(fmt, ()), "bf16"):
             if name in vendor and name == fmt:

@@ -73,7 +73,7 @@ def applied_to_accelerator(chip: Accelerator, calibrations: Sequence[Calibration
                 here[fmt] = here.get(fmt, Scale()).times(scale)
 
     for one in calibrations:
-        put(ANY, one.scales(chip.name, chip.vendor))
+        put(ANY, one.scales(chip.name, chip.kernels))
         for engine, operators in one.kernels.items():
             put(engine, operators)
     return replace(chip, scales=found, _cache={}) if found else chip

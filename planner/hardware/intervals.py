@@ -78,7 +78,7 @@ class Intervals:
 
     def _factors(self, metric: str, state: str, chip: Accelerator, architecture: str, engine: Engine) -> Factors:
         vendors = self.factors[metric][state]
-        vendor = chip.vendor if chip.vendor in vendors else OTHER
+        vendor = chip.kernels if chip.kernels in vendors else OTHER
         engines = vendors[vendor].get(architecture) or vendors[vendor][OTHER]
         family = engine.family or engine.name
         entry = engines.get(family) or engines[OTHER]
@@ -89,7 +89,7 @@ class Intervals:
             missing.append("no measured model of this architecture")
         if family not in engines or family == OTHER:
             missing.append(f"no measured row of engine {engine.name}")
-        kind = f"{chip.vendor}, {architecture}, {family}"
+        kind = f"{chip.kernels}, {architecture}, {family}"
         alike = f"{entry['n']} rows of {entry['groups']} groups are {kind}" if entry["n"] else f"none is {kind}"
         text = f"{self.rows} measured rows in {self.groups} groups ({alike})"
         if missing:

@@ -1,4 +1,4 @@
-"""Microbenchmarks of the processor with NumPy: reads, matmuls, calls, decode attention."""
+"""Microbenchmarks of the processor with NumPy: reads, matmuls, calls, attention of decode and of prompts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from planner.measuring.timing import Stopwatch
 
 Matrix = npt.NDArray[Any]
 VALUE = 0.01  # of every element: no zero pages, no denormals
+ROWS = 128  # queries of a prompt that attend together
 
 
 @dataclass(frozen=True)
 class Sizes:
     """Sizes of the benchmarks: arrays ``stream`` [B], squares and weight matrices [elements], [tokens].
 
-    ``attention``: pairs of sequences and context; the last is the short one whose time is fixed.
+    ``attention``: pairs of sequences and context; the last is the short one whose time is fixed. ``prompts``: a short
+    and a long one, [tokens].
     """
 
     stream: int
@@ -37,6 +39,7 @@ class Sizes:
     heads: int = 32
     kv_heads: int = 8
     head_dim: int = 128
+    prompts: tuple[int, ...] = (256, 1024)
 
 
 def sizes_for(host: Host, quick: bool) -> Sizes:
@@ -99,6 +102,10 @@ def cpu_tasks(host: Host, sizes: Sizes) -> Iterator[list[Task]]:
                         partial(_attention, workers=workers, sizes=sizes, batch=b, context=s),
                     )
                     for b, s in sizes.attention
+                ),
+                *(
+                    Task(f"prefill attention {n}", partial(_prompt, workers=workers, sizes=sizes, tokens=n))
+                    for n in sizes.prompts
                 ),
             ]
     finally:
@@ -167,14 +174,41 @@ def _attention(watch: Stopwatch, workers: Workers, sizes: Sizes, batch: int, con
     queries = workers.each(lambda i: np.full((shares[i], d, group), VALUE, np.float32))
 
     def part(i: int) -> Matrix:
-        scores = np.ascontiguousarray((keys[i] @ queries[i]).swapaxes(1, 2))
-        scores -= scores.max(axis=2, keepdims=True)
-        np.exp(scores, out=scores)
-        scores /= scores.sum(axis=2, keepdims=True)
-        return np.asarray(scores @ values[i])
+        return np.asarray(_softmax(np.ascontiguousarray((keys[i] @ queries[i]).swapaxes(1, 2))) @ values[i])
 
     moved = 2.0 * 4 * heads * context * d
     label = f"decode attention {batch} x {context}"
     method = f"decode attention, {sizes.heads}/{g} heads of {d}, {batch} sequences of {context} tokens, fp32"
     return Figure("decode", label, method, watch.time(lambda: workers.each(part)), "fp32",
                   4.0 * heads * group * context * d, moved, batch * context)  # fmt: skip
+
+
+def _prompt(watch: Stopwatch, workers: Workers, sizes: Sizes, tokens: int) -> Figure:
+    """Causal attention of a prompt, some rows of queries at a time against the keys so far; heads over threads."""
+    shares = [len(part) for part in np.array_split(np.arange(sizes.heads), workers.threads)]
+    queries, keys, values = (
+        workers.each(lambda i: np.full((shares[i], tokens, sizes.head_dim), VALUE, np.float32)) for _ in range(3)
+    )
+    later = np.where(np.arange(tokens)[:, None] < np.arange(tokens), np.float32(-1e9), np.float32(0))
+
+    def part(i: int) -> None:
+        for head in range(shares[i]):
+            for start in range(0, tokens, ROWS):
+                stop = min(start + ROWS, tokens)
+                scores = queries[i][head, start:stop] @ keys[i][head, :stop].T
+                scores += later[start:stop, :stop]
+                _softmax(scores) @ values[i][head, :stop]
+
+    flops = 4.0 * sizes.heads * sizes.head_dim * tokens * (tokens + 1) / 2
+    method = f"causal attention of a prompt of {tokens} tokens, {sizes.heads} heads of {sizes.head_dim}, fp32"
+    moved = 3.0 * 4 * sizes.heads * tokens * sizes.head_dim
+    return Figure("prefill", f"prefill attention {tokens}", method, watch.time(lambda: workers.each(part)), "fp32",
+                  flops, moved, tokens)  # fmt: skip
+
+
+def _softmax(scores: Matrix) -> Matrix:
+    """Of the last axis, in place."""
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return scores

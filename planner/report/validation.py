@@ -37,7 +37,7 @@ def validation_record(
     """Everything there is to say, by the keys of the JSON: errors relative to the measured figure, [1]."""
     chosen = [c for c in found.compared if c.comparison.metric in metrics]
     made = counts(chosen, found.skipped)
-    rows = sum(len(t.rows) for t in found.tables)
+    rows = sum(len(t.rows) for t in found.tables) + found.unread
     return {
         "schema_version": "1.0",
         "overall": [_entry(s) for s in scores(chosen)],
@@ -79,7 +79,7 @@ def validation_rows(found: Validation, metrics: Sequence[str] = METRICS) -> Iter
 def validation_blocks(found: Validation, by: Sequence[Sequence[str]], metrics: Sequence[str] = METRICS) -> list[Block]:
     """Headline, groups, worst groups, regret, and what was left out."""
     chosen = [c for c in found.compared if c.comparison.metric in metrics]
-    read = sum(len(t.rows) for t in found.tables)
+    read = sum(len(t.rows) for t in found.tables) + found.unread
     blocks: list[Block] = [
         Heading("Predictions beside measurements"),
         Text(f"{read} rows of {len(found.tables)} {_tables(len(found.tables))}: {len(chosen)} figures compared, "

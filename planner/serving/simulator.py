@@ -110,18 +110,20 @@ def run_replica(
     acceptance: Sequence[float] = (),
     concurrency: int | None = None,
     think_time_s: float = 0.0,
+    apart_s: float = 0.0,
     follow: Follow | None = None,
     prefilled: bool = False,
     seed: int = 0,
 ) -> Run:
     """As :func:`simulate`, with what the replica did beside the records; same units.
 
+    ``apart_s``: requests of a closed loop that would arrive together come one after the other, so far apart [s].
     ``follow`` names requests that arrive because another has completed; those have an infinite
     arrival time until then. ``prefilled``: prompts come with their cache. Source: as there.
     """
     limits.check(requests)
     progress = Progress(requests, draw_all_steps(requests, acceptance, seed), prefilled)
-    follow, arrivals = opening(progress, concurrency, think_time_s, follow)
+    follow, arrivals = opening(progress, concurrency, think_time_s, follow, apart_s)
     replica = Replica(progress, step_time, limits, follow)
     for arrival, i in arrivals:
         replica.submit(arrival, i)
@@ -130,15 +132,15 @@ def run_replica(
 
 
 def opening(
-    progress: Progress, concurrency: int | None, think_time_s: float, follow: Follow | None
+    progress: Progress, concurrency: int | None, think_time_s: float, follow: Follow | None, apart_s: float = 0.0
 ) -> tuple[Follow | None, list[tuple[float, int]]]:
     """Who follows a completion, and the (arrival [s], request) that wait for none, in order.
 
-    A closed loop of ``concurrency`` [1] with ``think_time_s`` [s] takes the place of ``follow``. Source:
-    :func:`closed_loop`, :func:`starts`.
+    A closed loop of ``concurrency`` [1] with ``think_time_s`` and ``apart_s`` [s] takes the place of ``follow``.
+    Source: :func:`closed_loop`, :func:`starts`.
     """
     if concurrency is not None:
-        follow = closed_loop(progress, concurrency, think_time_s)
+        follow = closed_loop(progress, concurrency, think_time_s, apart_s)
     return follow, [(progress.arrival[i], i) for i in starts(progress, concurrency)]
 
 
@@ -168,9 +170,10 @@ def starts(progress: Progress, concurrency: int | None) -> Sequence[int]:
     return sorted((i for i, t in enumerate(arrival) if t != math.inf), key=arrival.__getitem__)
 
 
-def closed_loop(progress: Progress, concurrency: int, think_time_s: float) -> Follow:
+def closed_loop(progress: Progress, concurrency: int, think_time_s: float, apart_s: float = 0.0) -> Follow:
     """Whoever completes is followed by the next request in line, after ``think_time_s`` [s].
 
+    Those that follow completions of one step, as those that open the loop, come ``apart_s`` [s] after one another.
     Raises InputError for less than one at a time. Source: benchmark clients with a maximum concurrency.
     """
     if concurrency < 1:
@@ -178,13 +181,17 @@ def closed_loop(progress: Progress, concurrency: int, think_time_s: float) -> Fo
     count = len(progress.arrival)
     upcoming = iter(range(min(concurrency, count), count))
     for i in range(min(concurrency, count)):
-        progress.arrival[i] = 0.0
+        progress.arrival[i] = i * apart_s
+    step, before = -1.0, 0  # the last step that completed requests, and how many so far
 
     def follow(_: int, completed: float) -> list[tuple[float, int]]:
+        nonlocal step, before
         i = next(upcoming, None)
         if i is None:
             return []
-        progress.arrival[i] = completed + think_time_s
+        before = before + 1 if completed == step else 0
+        step = completed
+        progress.arrival[i] = completed + think_time_s + before * apart_s
         return [(progress.arrival[i], i)]
 
     return follow

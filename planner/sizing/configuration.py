@@ -88,7 +88,12 @@ def _positive(request: EstimateRequest, names: tuple[str, ...]) -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value:g}", expected="more than zero")
 
 
-def _format(name: str, known: Sequence[str], option: str) -> str:
+def format_asked(name: str, known: Sequence[str], option: str) -> str:
+    """The format a name or alias given as ``option`` means; InputError when it is none of ``known``.
+
+    >>> format_asked("float32", ("bf16", "fp32"), "--weights")
+    'fp32'
+    """
     folded = ALIASES.get(name.lower(), name.lower())
     if folded not in known:
         raise InputError(
@@ -107,8 +112,8 @@ def set_up(request: EstimateRequest, database: Database, models: Sequence[object
     engine = database.engine(request.engine)
     weights = request.weights
     if weights != "native":
-        weights = _format(weights, tuple(FORMATS), "--weights")
-    kv = model.kv_format if request.kv == "native" else _format(request.kv, KV_FORMATS, "--kv")
+        weights = format_asked(weights, tuple(FORMATS), "--weights")
+    kv = model.kv_format if request.kv == "native" else format_asked(request.kv, KV_FORMATS, "--kv")
     formats = weight_formats(model, weights)
     constants = database.assumptions
     layout = _layout(request, model, constants)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,16 +13,20 @@ from planner.hardware import Database
 from planner.hardware.accelerator import ANY
 from planner.hardware.calibration import EXCHANGES, LEAST, MOST, Calibration
 from planner.validation.comparison import Skipped
-from planner.validation.fitting import Fit, Observation, fit
+from planner.validation.fitting import Fit, Observation, fit, misfit
 from planner.validation.knobs import Answer, Knob, answer, calibration_of, engine_overheads
 from planner.validation.points import MeasuredPoint
-from planner.validation.protocols import predict
+from planner.validation.protocols import Prediction, predict
 
+Pair = tuple[MeasuredPoint, Answer]
 #: figures fitted to, and how much each scatters around a right prediction, [1]
 FIGURES = (("tpot", "mean"), ("ttft", "mean"), ("tpot", "p50"), ("ttft", "p50"))
 SPREAD = {"tpot": 0.05, "ttft": 0.15}
+NO_SLOPES: Mapping[tuple[str, str], Mapping[Knob, float]] = {figure: {} for figure in FIGURES}
 #: every how many points one is left out to see what the fit is worth
 EVERY = 3
+#: rounds of a fit at most, parts of a step that are tried, and the mean surprise of predictions that ends it
+ROUNDS, PARTS, SETTLED = 6, (1.0, 0.5, 0.25, 0.125), 0.02
 #: equal configurations whose figures are this many times apart contradict each other
 APART = 1.3
 
@@ -86,9 +90,9 @@ def calibrate(
     """Fit the constants that the points can tell; InputError when not one of them can be predicted.
 
     Every third point, in order of load, is left out of a first fit and predicted with it; the final one takes
-    all. Source: :func:`planner.validation.fitting.fit`.
+    all. Source: :func:`settled`.
     """
-    known: list[tuple[MeasuredPoint, Answer]] = []
+    known: list[Pair] = []
     skipped: list[Skipped] = []
     ordered = sorted(points, key=lambda p: (p.group, p.input_tokens, p.output_tokens, p.concurrency, p.id))
     for i, point in enumerate(ordered):
@@ -101,15 +105,10 @@ def calibrate(
         reasons = "; ".join(dict.fromkeys(s.reason for s in skipped)) or "no serving points"
         raise InputError(f"nothing to calibrate with: {reasons}", expected="rows with latencies of a closed loop")
     engines = engine_overheads(database, {p.engine for p, _ in known})
-    floors = {Knob(e, key, ANY, "seconds"): -value for e, table in engines.items() for key, value in table.items()}
-
-    def fitted(chosen: Sequence[tuple[MeasuredPoint, Answer]]) -> Fit:
-        return fit([o for p, a in chosen for o in observations(p, a)], floors)
-
     left_out = [known[i] for i in range(1, len(known), EVERY)] if len(known) >= EVERY else []
     rest = [pair for i, pair in enumerate(known) if i % EVERY != 1]
-    first = calibration_of(fitted(rest).values, engines, name) if left_out else Calibration()
-    final = fitted(known)
+    first = calibration_of(settled(rest, database, engines).values, engines, name) if left_out else Calibration()
+    final = settled(known, database, engines)
     calibration = calibration_of(final.values, engines, name, source)
     knobs = sorted(final.values, key=lambda k: k.label)
     turned = [k for k in knobs if final.identified(k)]
@@ -119,6 +118,62 @@ def calibrate(
         improvements(known, database.calibrated(calibration)),
         tuple(turned), tuple(k for k in knobs if k not in turned), tuple(_contradictions(known)), tuple(skipped),
     )  # fmt: skip
+
+
+def settled(pairs: Sequence[Pair], database: Database, engines: Mapping[str, Mapping[str, float]]) -> Fit:
+    """Knobs fitted to points, with slopes taken anew where a fit ended until predictions are what slopes promise.
+
+    Far from where constants start, a figure doesn't answer to a knob as it does there: a step that suits points and
+    priors no better when predictions are run again is shortened, and the last one that does is kept. Source: damped
+    Gauss-Newton, :func:`planner.validation.fitting.fit`.
+    """
+    floors = {Knob(e, key, ANY, "seconds"): -value for e, table in engines.items() for key, value in table.items()}
+    here = list(pairs)
+    at: dict[Knob, float] = {}
+    cost = _cost(here, [a.prediction for _, a in here], {}, {})
+    best: Fit | None = None
+    for left in reversed(range(ROUNDS)):
+        aim = fit([o for p, a in here for o in observations(p, a)], floors)
+        for part in PARTS:
+            values = {k: at.get(k, 0.0) + part * (v - at.get(k, 0.0)) for k, v in aim.values.items()}
+            after = database.calibrated(calibration_of(values, engines))
+            again = [predict(p, after) for p, _ in here]
+            there = _cost(here, again, values, aim.priors)
+            if there < cost:
+                break
+        else:
+            return best or replace(aim, values=dict.fromkeys(aim.values, 0.0))
+        at, cost, best = values, there, replace(aim, values=values)
+        surprises = [_surprise(p, a, b, best) for (p, a), b in zip(here, again, strict=True)]
+        if not left or (part == 1 and np.mean(surprises) < SETTLED):
+            break
+        here = [(p, _from_there(p, after, best)) for p, _ in here]
+    assert best is not None
+    return best
+
+
+def _cost(
+    pairs: Sequence[Pair], predictions: Sequence[Prediction], values: Mapping[Knob, float], priors: Mapping[Knob, float]
+) -> float:
+    """What residuals of predictions and turned knobs cost together, [1]: what a fit makes least."""
+    off = [o for (p, _), b in zip(pairs, predictions, strict=True) for o in observations(p, Answer(b, NO_SLOPES))]
+    return misfit(off) + sum((value / priors[knob]) ** 2 for knob, value in values.items())
+
+
+def _from_there(point: MeasuredPoint, after: Database, found: Fit) -> Answer:
+    """Slopes where a fit ended, and what it had added by them."""
+    there = answer(point, after, FIGURES)
+    return replace(there, start={figure: found.shift(slopes) for figure, slopes in there.slopes.items()})
+
+
+def _surprise(point: MeasuredPoint, at: Answer, again: Prediction, found: Fit) -> float:
+    """How far a prediction run again is from what slopes promised, logarithm, the largest of the figures, [1]."""
+    off = [0.0]
+    for figure, slopes in at.slopes.items():
+        if point.value(*figure) is not None:
+            promised = found.shift(slopes) - at.start.get(figure, 0.0)
+            off.append(abs(math.log(again.value(*figure) / at.prediction.value(*figure)) - promised))
+    return max(off)
 
 
 def improvements(pairs: Sequence[tuple[MeasuredPoint, Answer]], after: Database) -> tuple[Improvement, ...]:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from planner.hardware.accelerator import ANY
+from planner.hardware.accelerator import ANY, PROCESSORS
 from planner.validation.knobs import Knob
 
 Vector = npt.NDArray[np.float64]
 #: prior spread of the logarithm of a factor: of all parts and formats, of a format, of an engine, of one part
 SPREAD_ANY, SPREAD_FORMAT, SPREAD_ENGINE, SPREAD_PART = 0.30, 0.20, 0.15, 0.15
-#: vendors whose parts have no kernel tables of their own: priors are wider
-LOOSE = {"AMD": 2.5}
+#: vendors and processors whose parts have no kernel tables of their own: priors are wider
+LOOSE = {"AMD": 2.5} | dict.fromkeys(PROCESSORS, 2.5)
 #: prior spread of an engine's overheads, seconds
 SPREAD_SECONDS = {"step": 1e-3, "layer": 1e-5, "prefill_layer": 1e-4, "sequence": 1e-5, "request": 3e-2}
 #: residuals beyond this many spreads count linearly
@@ -120,6 +120,16 @@ def fit(
     spreads = np.sqrt(np.diag(np.linalg.inv(normal)))[: len(knobs)] * scale
     values = solution[: len(knobs)] * scale
     return Fit(dict(zip(knobs, values.tolist(), strict=True)), dict(zip(knobs, spreads.tolist(), strict=True)), priors)
+
+
+def misfit(observations: Sequence[Observation]) -> float:
+    """What residuals alone cost a fit, [1]: squares, linear beyond :data:`HUBER` spreads. Source: as :func:`fit`.
+
+    >>> misfit([Observation(0.1, {}, 0.1), Observation(0.3, {}, 0.1)])
+    7.75
+    """
+    off = np.abs([o.residual / o.spread for o in observations])
+    return float(np.where(off > HUBER, 2 * HUBER * off - HUBER**2, off**2).sum())
 
 
 def _robust(matrix: Vector, target: Vector, least: Vector) -> tuple[Vector, Vector]:

@@ -25,7 +25,7 @@ ATTENTION = ("decode_attention", "latent_attention")
 class Knob:
     """One constant of a calibration: ``owner`` an accelerator, an engine or "any"; ``what`` an operator or an
     overhead; ``fmt`` a number format or "any"; ``quantity`` which of its numbers; ``engine`` whose kernels,
-    ``vendor`` whose accelerator.
+    ``vendor`` whose accelerator, or a processor's architecture.
     """
 
     owner: str
@@ -76,7 +76,7 @@ def knobs_of(point: MeasuredPoint, database: Database) -> list[Knob]:
 
 def knobs_of_setup(setup: Setup, engine: str) -> list[Knob]:
     """As :func:`knobs_of`, of a configuration. Source: as there."""
-    chip, kv, family, vendor = setup.chip.name, setup.precision.kv, setup.engine.family, setup.chip.vendor
+    chip, kv, family, vendor = setup.chip.name, setup.precision.kv, setup.engine.family, setup.chip.kernels
     found: list[Knob] = []
 
     def add(what: str, fmt: str, *quantities: Field) -> None:

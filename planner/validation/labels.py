@@ -24,8 +24,8 @@ SUFFIXES = {
 #: formats as people spell them, the longest first
 FORMAT_WORDS = {
     "fp8_block": "fp8-block", "fp8-block": "fp8-block", "int4_wo": "int4", "nvfp4": "nvfp4", "mxfp4": "mxfp4",
-    "uint4": "int4", "int4": "int4", "fp4": "nvfp4", "fp8": "fp8", "bf16": "bf16", "bfloat16": "bf16",
-    "fp16": "bf16", "float16": "bf16", "int8": "int8",
+    "int4-g32": "int4-g32", "uint4": "int4", "int4": "int4", "fp4": "nvfp4", "fp8": "fp8", "bf16": "bf16",
+    "bfloat16": "bf16", "fp16": "bf16", "float16": "bf16", "int8": "int8", "fp32": "fp32", "float32": "fp32",
 }  # fmt: skip
 _WORD = re.compile(r"[a-z]+\d*[a-z]*\d*|\d+[a-z]*")
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 from planner.errors import InputError
@@ -154,7 +155,7 @@ def _read(row: Row, name: str, file: str, database: Database) -> MeasuredPoint |
     known = recipe_of("InferenceX", model.name, chip.name, database.engine(engine).family, database)
     recipe = known if spread else DEFAULT  # a recorded range ratio is InferenceX's mark
     return MeasuredPoint(
-        id=name, file=file, accelerator=chip.name, model=model.name, engine=engine,
+        id=name, file=file, accelerator=chip.name, model=_place(row["model"]) or model.name, engine=engine,
         version=version, weights=weights, kv=_kv(row, weights, recipe),
         workers=workers, input_tokens=lengths[0], output_tokens=lengths[1], protocol=protocol, measured=measured,
         pipeline=_whole(row.get("pp", "")) or 1, spread=float(spread.group(1)) if spread else 1.0,
@@ -176,6 +177,11 @@ def _checkpoint(model: Model, said: str) -> Model:
 def _named(label: str) -> tuple[Model, str]:
     """Tables name a handful of models thousands of times."""
     return model_named(label)
+
+
+def _place(label: str) -> str:
+    """The path of a model that is a file of its own, which look-ups by its name would not find."""
+    return label if label.endswith((".json", ".toml")) or Path(label).is_dir() else ""
 
 
 @lru_cache(maxsize=1024)

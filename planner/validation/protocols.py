@@ -29,6 +29,8 @@ OFFLINE_WAVES = 3
 #: most sequences an offline benchmark lets an engine serve at once
 OFFLINE_SEQUENCES = 4096
 NONE = Drafter("none", 0)
+#: requests of a closed loop that are sent together reach the engine one after the other; it begins with the first [s]
+APART_SECONDS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,9 @@ def _kv_tokens(setup: Setup, context: float) -> int:
 def predict(point: MeasuredPoint, database: Database, seed: int = 0) -> Prediction:
     """Run the point's benchmark in the simulator; InputError when the configuration cannot be.
 
-    Closed loop: all streams start at once with the recorded spread of lengths; static batch: one wave;
-    offline: everything queued. Source: :func:`planner.serving.simulator.run_replica`.
+    Closed loop: all streams start at once with the recorded spread of lengths; those of one length stay in step, so
+    the time a request takes to reach the engine decides which step takes it. Static batch: one wave; offline:
+    everything queued. Source: :func:`planner.serving.simulator.run_replica`.
     """
     if point.protocol == "closed loop":
         count = min(point.requests, max(MOST_REQUESTS, point.concurrency))
@@ -141,7 +144,11 @@ def lengths(point: MeasuredPoint, count: int, seed: int) -> tuple[list[int], lis
 def _run(point: MeasuredPoint, replica: Replica, count: int, concurrency: int | None, seed: int) -> Prediction:
     inputs, outputs = lengths(point, count, seed)
     requests = Requests([0.0] * count, inputs, outputs, [0] * count)
-    run = run_replica(requests, replica.step_time, replica.limits, concurrency=concurrency, seed=seed)
+    together = concurrency is not None and point.spread == 1 and point.protocol == "closed loop"
+    run = run_replica(
+        requests, replica.step_time, replica.limits, concurrency=concurrency, seed=seed,
+        think_time_s=replica.request_overhead_s if together else 0.0, apart_s=APART_SECONDS if together else 0.0,
+    )  # fmt: skip
     arrival, first, end, tokens = (
         np.array([getattr(r, name) for r in run.records])
         for name in ("arrival_s", "first_token_s", "completion_s", "output_tokens")

@@ -48,13 +48,17 @@ class Compared:
 
 @dataclass(frozen=True)
 class Validation:
-    """Everything measured beside everything predicted, what was left out, and configurations to choose among."""
+    """Everything measured beside everything predicted, what was left out, and configurations to choose among.
+
+    ``unread``: runs of files of results that became no rows.
+    """
 
     compared: tuple[Compared, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     offers: tuple[Offer, ...] = ()
     tables: tuple[Table, ...] = ()
     covered: tuple[Covered, ...] = ()
+    unread: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,12 +93,13 @@ class Job:
 
 
 def validate(
-    tables: Sequence[Table], facts: Facts | None = None, workers: int | None = None, said: Said | None = None
-) -> Validation:
+    tables: Sequence[Table], facts: Facts | None = None, workers: int | None = None, said: Said | None = None,
+    left: Sequence[Skipped] = (),
+) -> Validation:  # fmt: skip
     """Every row of ``tables`` predicted and compared, or skipped with the reason.
 
-    ``workers``: processes, by default one for each core where there is work for them. ``said`` hears how many
-    pieces of work are done, and how many there are.
+    ``left``: runs left out before they became rows. ``workers``: processes, by default one for each core where there is
+    work for them. ``said`` hears how many pieces of work are done, and how many there are.
     """
     facts = facts or Facts()
     with facts.loaded() as database:
@@ -118,8 +123,8 @@ def validate(
     compared.sort(key=lambda c: (file[c.file], place.get((c.file, c.id), 0)))
     skipped.sort(key=lambda s: (file[s.file], place.get((s.file, s.id), 0)))
     return Validation(
-        tuple(Compared(c, _rows_of(c, flagged)) for c in compared), tuple(skipped),
-        tuple(offers(points, compared, flagged)), tuple(tables), inside,
+        tuple(Compared(c, _rows_of(c, flagged)) for c in compared), (*left, *skipped),
+        tuple(offers(points, compared, flagged)), tuple(tables), inside, len(left),
     )  # fmt: skip
 
 

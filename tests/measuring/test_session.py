@@ -28,7 +28,7 @@ def test_the_processor_is_measured_and_loads_back(database: Database, threads: i
     found = measure("cpu", threads=threads, watch=QUICK, sizes=TINY, today="2026-01-02",
                     said=lambda *step: heard.append(step))  # fmt: skip
     assert found.host.threads == threads
-    assert {f.kind for f in found.figures} == {"read", "matmul", "rows", "call", "decode"}
+    assert {f.kind for f in found.figures} == {"read", "matmul", "rows", "call", "decode", "prefill"}
     assert all(f.best > 0 and f.best >= f.typical for f in found.figures if f.unit != "s")
     assert [label for label, _, _ in heard] == [f.label for f in found.figures]
     assert [done for _, done, _ in heard] == list(range(len(found.figures)))
