@@ -10,9 +10,9 @@
     python bench/live_engine.py keep first second   # the quieter points go to bench/data/live_engine
     python bench/live_engine.py predict          # calibrate on 1, 4, 16 streams, predict 2, 8, 32: ten seconds
 
-``predict`` needs nothing but the files that were kept; docs/live-engine.md is made of what it writes. All work happens in ``--work``. Needs two cores, 8 GB of memory and a package index, no accelerator. On Linux the
-process that computes has the first core; scheduler, HTTP front and client share the second, as the host beside a
-device.
+``predict`` needs nothing but the files that were kept; docs/live-engine.md is made of what it writes. All work
+happens in ``--work``. Needs two cores, 8 GB of memory and a package index, no accelerator. On Linux the process
+that computes has the first core; scheduler, HTTP front and client share the second, as the host beside a device.
 """
 
 from __future__ import annotations
@@ -392,22 +392,30 @@ def cpu() -> str:
 
 
 def predict() -> None:
-    """Calibrate on some of the points and predict all, with the planner's own commands; keep and print the table."""
+    """Keep and print what :func:`predicted` found."""
+    with (DATA / "predicted.csv").open("w", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, PREDICTED, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(predicted())
+    print("\n".join(table()))
+
+
+def predicted() -> list[dict[str, str]]:
+    """Measured and predicted figures of all points, calibrated on some of them with the planner's own commands."""
     with tempfile.TemporaryDirectory() as folder:
         calibration = str(Path(folder) / "calibration.toml")
         planner("calibrate", *files(FITTED), *ran(), "--output", calibration)
         before = predictions(Path(folder) / "before.csv")
         after = predictions(Path(folder) / "after.csv", "--calibration", calibration)
-    with (DATA / "predicted.csv").open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(PREDICTED)
-        for metric, _, _, scale in METRICS:
-            for streams in REQUESTS:
-                key = (result_name(streams), metric)
-                told = [before[key]["measured"], before[key]["predicted"], after[key]["predicted"]]
-                points = "fitted" if streams in FITTED else "held out"
-                writer.writerow([metric, streams, points, *(f"{float(value) * scale:.4g}" for value in told)])
-    print("\n".join(table()))
+    rows = []
+    for metric, _, _, scale in METRICS:
+        for streams in REQUESTS:
+            key = (result_name(streams), metric)
+            told = [before[key]["measured"], before[key]["predicted"], after[key]["predicted"]]
+            points = "fitted" if streams in FITTED else "held out"
+            values = [metric, str(streams), points, *(f"{float(value) * scale:.4g}" for value in told)]
+            rows.append(dict(zip(PREDICTED, values, strict=True)))
+    return rows
 
 
 def ran() -> list[str]:
@@ -492,13 +500,13 @@ def page() -> str:
     return "\n".join([
         "# A live engine", "",
         "Generated from `bench/data/live_engine`, which `python bench/live_engine.py predict` completes.", "",
-        f"vLLM {VERSION} served a Llama of 25 million random weights, fp32, on one core of {chip_words(chip)} ({rates}),",
-        f"and `vllm bench serve` drove it with 1 to 32 streams on {day}: {INPUT} tokens in, {OUTPUT} out. The processor was",
-        "measured in the same session. The planner was calibrated on "
-        + f"{', '.join(map(str, FITTED))} streams and predicted {', '.join(map(str, HELD_OUT))},",
-        "which it had not seen, with the commands anybody has:", "",
+        f"vLLM {VERSION} served a Llama of 25 million random weights, fp32, on one core of {chip_words(chip)}",
+        f"({rates}), and `vllm bench serve` drove it with 1 to 32 streams on {day}: {INPUT} tokens in, {OUTPUT} out.",
+        f"The processor was measured in the same session. The planner was calibrated on {words(FITTED)} streams and",
+        f"predicted {words(HELD_OUT)}, which it had not seen, with the commands anybody has:", "",
         "```sh", *shell, "```", "",
-        "*Before* is what it says of an accelerator it only has the measured ceilings of, *after* with the calibration.",
+        "*Before* is what it says of an accelerator it only has the measured ceilings of, *after* with the",
+        "calibration.",
         "Figures are means over requests.", "",
         *table(), "",
         NOTES,
@@ -525,6 +533,11 @@ NOTES = """\
 - Three points of one shape don't tell apart what a step, a layer and a byte cost: most constants stay near what ships,
   and `calibrate` says which.
 """
+
+
+def words(numbers: tuple[int, ...]) -> str:
+    """Numbers as a sentence lists them."""
+    return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
 
 
 def chip_words(chip: Result) -> str:
