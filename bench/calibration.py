@@ -34,7 +34,7 @@ from planner.validation.protocols import predict
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "hardware_db" / "calibration.toml"
 ROWS = Path(__file__).resolve().parent / "data" / "accuracy.csv"
-DATE = "2026-11-25"
+DATE = "2026-11-26"
 SAMPLE, BY_ACCELERATOR = "inferencex_via_aiconfigurator_silicon_sample.csv", "inferencex_dsr1_by_accelerator.csv"
 PEER = "aiconfigurator_0.12_predictions.csv"
 COLUMNS = (
@@ -46,11 +46,14 @@ SPREAD = {"tpot": 0.10, "ttft": 0.30}
 GROUP_SPREAD = {"tpot": 0.02, "ttft": 0.10}
 #: groups whose own rows say that something else went on are in no fit: median deviation beyond this
 ODD = 0.45
-#: prior spread of a factor's logarithm: of a vendor's operator in one format, and at every other level; wider for a
-#: vendor without kernel tables. Chosen among 20 settings by the error of groups left out; 10.4 to 12 % was its range.
-PRIOR_FORMAT, PRIOR, LOOSE = 0.03, 0.05, {"AMD": 2.5}
-#: prior spreads of overheads as a share of what users' fits start from: what only prompts wait for, and the rest
-PROMPTS, REST = 1.5, 0.1
+#: prior spread of a factor's logarithm: of a vendor's operator in one format as a share of every other level's; wider
+#: for rates of arithmetic, of which kernels' tables know large square matmuls and prompts see ragged ones, and for a
+#: vendor without kernel tables. Chosen by the error of groups left out among 40 settings, of which the sixteen
+#: with wide priors of arithmetic ranged from 9.1 to 9.9 % for time per output token, 22.5 to 25.4 % to first token.
+PRIOR, OF_FORMAT, ARITHMETIC, LOOSE = 0.05, 0.6, 4.0, {"AMD": 2.5}
+#: prior spreads of overheads as a share of what users' fits start from: a request's, which tables of kernels say
+#: nothing of, and the rest
+REQUEST, REST = 1.5, 0.1
 Pair = tuple[MeasuredPoint, Answer]
 
 
@@ -91,9 +94,10 @@ def _answer(task: tuple[MeasuredPoint, Fit | None]) -> Answer | None:
 def prior(knob: Knob) -> float:
     """Standard deviation of a knob before any row, [1] or [s]."""
     if knob.overhead:
-        return (PROMPTS if knob.what in ("request", "prefill_layer") else REST) * SPREAD_SECONDS[knob.what]
+        return (REQUEST if knob.what == "request" else REST) * SPREAD_SECONDS[knob.what]
     of_format = not knob.engine and not knob.vendor and knob.fmt != ANY
-    return (PRIOR_FORMAT if of_format else PRIOR) * LOOSE.get(knob.vendor or knob.owner, 1.0)
+    share = (OF_FORMAT if of_format else 1.0) * (ARITHMETIC if knob.quantity == "compute" else 1.0)
+    return PRIOR * share * LOOSE.get(knob.vendor or knob.owner, 1.0)
 
 
 def said_of(pair: Pair) -> list[Observation]:

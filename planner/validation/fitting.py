@@ -21,6 +21,8 @@ SPREAD_SECONDS = {"step": 1e-3, "layer": 1e-5, "prefill_layer": 1e-4, "sequence"
 #: residuals beyond this many spreads count linearly
 HUBER = 1.5
 ITERATIONS = 30
+#: least change of a scaled variable that another iteration is worth, in prior spreads
+SETTLED = 1e-4
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def fit(
 def misfit(observations: Sequence[Observation]) -> float:
     """What residuals alone cost a fit, [1]: squares, linear beyond :data:`HUBER` spreads. Source: as :func:`fit`.
 
-    >>> misfit([Observation(0.1, {}, 0.1), Observation(0.3, {}, 0.1)])
+    >>> round(misfit([Observation(0.1, {}, 0.1), Observation(0.3, {}, 0.1)]), 6)
     7.75
     """
     off = np.abs([o.residual / o.spread for o in observations])
@@ -140,10 +142,10 @@ def _robust(matrix: Vector, target: Vector, least: Vector) -> tuple[Vector, Vect
     for _ in range(ITERATIONS):
         off = np.abs(target - matrix @ solution)
         weight = np.where(off > HUBER, HUBER / np.maximum(off, 1e-12), 1.0)
-        normal = matrix.T @ (weight[:, None] * matrix) + np.eye(count)
+        normal = (matrix.T * weight) @ matrix + np.eye(count)
         right = matrix.T @ (weight * target)
         new = _above(normal, right, least)
-        done = np.max(np.abs(new - solution)) < 1e-6
+        done = np.max(np.abs(new - solution)) < SETTLED
         solution = new
         if done:
             break

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import stat
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -158,6 +159,8 @@ def test_letters_a_terminal_cannot_show() -> None:
 def test_completion_is_offered() -> None:
     environment = {**os.environ, "_PLANNER_COMPLETE": "complete_bash", "COMP_WORDS": "planner rec", "COMP_CWORD": "1"}
     assert planner(env=environment).stdout.split() == ["recommend"]
-    shown = planner("--show-completion", "bash")
-    assert shown.returncode == 0
+    # the shell is told from the process that asks, so a shell has to
+    asked = ["bash", "-c", f"{shlex.quote(sys.executable)} -m planner --show-completion bash; exit $?"]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
     assert "_PLANNER_COMPLETE" in shown.stdout
