@@ -66,11 +66,14 @@ def machine(
     kv_format: str,
     tensor_parallel: int = 1,
     stage_devices: int = 1,
+    *,
+    eager: bool = False,
 ) -> Machine:
     """The ceilings of one accelerator under one engine for the formats a model uses.
 
     Rates are efficiency times dense peak, [FLOP/s], and efficiency times datasheet bandwidth,
-    [B/s]. Groups larger than the scale-up domain pay the network between nodes.
+    [B/s]. Groups larger than the scale-up domain pay the network between nodes. ``eager``: the host launches
+    every matmul, as in tables of kernels; engines replay CUDA graphs.
 
     Source: the hardware database's fitted efficiencies, each with its own source there.
     """
@@ -80,7 +83,9 @@ def machine(
     def add(key: str, operator: str, fmt: str, compute: str, exponent: float = math.inf) -> None:
         e = accelerator.efficiency(operator, fmt, name)
         peak = accelerator.peak(compute) or accelerator.peak("bf16") or 1.0
-        ceilings[key] = Ceiling(e.compute * peak, e.memory * accelerator.bandwidth, e.latency_s, exponent)
+        graphed = operator == "matmul" and not eager
+        latency = accelerator.graphed_latency(operator, fmt, name) if graphed else e.latency_s
+        ceilings[key] = Ceiling(e.compute * peak, e.memory * accelerator.bandwidth, latency, exponent)
 
     for fmt in {*weight_formats, "bf16"}:
         compute = accelerator.compute_format(fmt)

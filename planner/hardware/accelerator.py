@@ -246,6 +246,18 @@ class Accelerator:
             self._cache[key] = found
         return self._cache[key]
 
+    def graphed_latency(self, operator: str, fmt: str, engine: str = "generic") -> float:
+        """Fixed time of a call launched by a CUDA graph, [s]: the least that any engine's table has on this part.
+
+        Tables of kernels are taken call by call, so an engine whose host launches slowly (TensorRT-LLM quantises
+        activations in a call of its own: fp8 matmuls take 13 to 16 us where others take 7) shows its host in them.
+        Source: fits in ``hardware_db/accelerators``; serving results of Llama 70B on B200 (docs/accuracy.md).
+        """
+        own = self.efficiency(operator, fmt, engine).latency_s
+        factor = self.scale(operator, fmt, engine).latency
+        tables = self.achieved.get(operator, {}).get(fmt, {}).values()
+        return min([own, *(e.latency_s * factor for e in tables if e.latency_s > 0)])
+
     def scale(self, operator: str, fmt: str = ANY, engine: str = ANY) -> Scale:
         """Factors of the calibrations on an operator in a format under an engine, [1]. Source: the calibrations."""
         found = Scale()

@@ -91,7 +91,7 @@ def bench(database: Database, gpu: str, backend: str, weights: str = "bf16", kv:
     """
     chip = accelerator_named(gpu, database)
     engine, _ = engine_named(backend)
-    return Bench(chip, engine, machine(chip, database.engine(engine), [weights], kv))
+    return Bench(chip, engine, machine(chip, database.engine(engine), [weights], kv, eager=True))
 
 
 @dataclass(frozen=True)
