@@ -6,8 +6,8 @@ import csv
 import io
 import json
 import os
-import stat
 import shlex
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
