@@ -47,8 +47,8 @@ def rows_from_results(path: Path, given: Mapping[str, str]) -> tuple[list[Row], 
     skipped: list[Skipped] = []
     documents = _documents(text, name)
     for number, data in enumerate(documents, 1):
-        runs = _runs(data)
-        if runs is None:
+        client, runs = _runs(data)
+        if not client:
             line = number if len(documents) > 1 else None
             raise InputError("holds no results we know", file=name, line=line, expected=KNOWN)
         for i, run in enumerate(runs, 1):
@@ -62,7 +62,7 @@ def rows_from_results(path: Path, given: Mapping[str, str]) -> tuple[list[Row], 
             except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError):
                 skipped.append(Skipped(label, name, "is malformed, or holds no finished request"))
             else:
-                rows.append({"id": label, "scenario": "fixed-concurrency", **row})
+                rows.append({"id": label, "scenario": "fixed-concurrency", "client": client, **row})
     return rows, skipped
 
 
@@ -85,19 +85,19 @@ def _documents(text: str, name: str) -> list[Json]:
     return found
 
 
-def _runs(data: Json) -> list[Callable[[], Row]] | None:
-    """A reader for each run of a document, None when no tool we know wrote it."""
+def _runs(data: Json) -> tuple[str, list[Callable[[], Row]]]:
+    """The tool that wrote a document, nothing where we know none, and a reader for each run of it."""
     if not isinstance(data, dict):
-        return None
+        return "", []
     if "total_input_tokens" in data and "completed" in data:
-        return [lambda: _vllm(data)]
+        return "vllm bench serve", [lambda: _vllm(data)]
     if isinstance(data.get("benchmarks"), list):
-        return [lambda one=one: _guidellm(one, data) for one in data["benchmarks"]]  # type: ignore[misc]
+        return "GuideLLM", [lambda one=one: _guidellm(one, data) for one in data["benchmarks"]]  # type: ignore[misc]
     if "input_sequence_length" in data and "output_sequence_length" in data:
-        return [lambda: _aiperf(data)]
+        return "AIPerf", [lambda: _aiperf(data)]
     if "successes" in data:
-        return [lambda: _inference_perf(data)]
-    return None
+        return "inference-perf", [lambda: _inference_perf(data)]
+    return "", []
 
 
 def _vllm(data: Json) -> Row:

@@ -100,6 +100,15 @@ class MeasuredPoint:
         return (self.model, self.accelerator)
 
     @property
+    def in_step(self) -> bool:
+        """Whether streams all start at once with requests of one length, and so end and begin together.
+
+        Known only of clients whose results are read: published closed loops of one length without a client
+        (TensorRT-LLM's, SGLang's) are predicted better with streams apart. Source: bench/data/live_engine.
+        """
+        return self.protocol == "closed loop" and self.spread == 1 and bool(self.labels.get("client"))
+
+    @property
     def requests(self) -> int:
         """Requests of the whole benchmark, [1]. Source: the row, else the common number a stream."""
         return self.prompts or self.concurrency * PROMPTS_PER_STREAM

@@ -103,8 +103,8 @@ def _kv_tokens(setup: Setup, context: float) -> int:
 def predict(point: MeasuredPoint, database: Database, seed: int = 0) -> Prediction:
     """Run the point's benchmark in the simulator; InputError when the configuration cannot be.
 
-    Closed loop: all streams start at once with the recorded spread of lengths; those of one length stay in step, so
-    the time a request takes to reach the engine decides which step takes it. Static batch: one wave; offline:
+    Closed loop: all streams start at once with the recorded spread of lengths; those in step decide by the time a
+    request takes to reach the engine which step takes it. Static batch: one wave; offline:
     everything queued. Source: :func:`planner.serving.simulator.run_replica`.
     """
     if point.protocol == "closed loop":
@@ -144,7 +144,7 @@ def lengths(point: MeasuredPoint, count: int, seed: int) -> tuple[list[int], lis
 def _run(point: MeasuredPoint, replica: Replica, count: int, concurrency: int | None, seed: int) -> Prediction:
     inputs, outputs = lengths(point, count, seed)
     requests = Requests([0.0] * count, inputs, outputs, [0] * count)
-    together = concurrency is not None and point.spread == 1 and point.protocol == "closed loop"
+    together = concurrency is not None and point.in_step
     run = run_replica(
         requests, replica.step_time, replica.limits, concurrency=concurrency, seed=seed,
         think_time_s=replica.request_overhead_s if together else 0.0, apart_s=APART_SECONDS if together else 0.0,
