@@ -333,16 +333,16 @@ class Accelerator:
 
     def _derived_all_reduce(self, ranks: int) -> AllReduce:
         rules = self.defaults.all_reduce
-        share = float(rules["bus_share"]) * self.scale_up_bandwidth
+        wires = self.scale_up_bandwidth
         if self.per_pair_bandwidth:
-            share = min(share, float(rules["bus_share"]) * self.per_pair_bandwidth * (ranks - 1))
-            latency = float(rules["point_to_point_latency_us"])
+            wires = min(wires, self.per_pair_bandwidth * (ranks - 1))
+            share, latency = float(rules["bus_share"]), float(rules["point_to_point_latency_us"])
         elif "pcie" in self.link.lower() or self.scale_up_bandwidth < 100e9:
-            latency = float(rules["pcie_latency_us"])
+            share, latency = float(rules["pcie_bus_share"]), float(rules["pcie_latency_us"])
         else:
-            latency = float(rules["latency_us"])
+            share, latency = float(rules["bus_share"]), float(rules["latency_us"])
         latency += float(rules["doubling_latency_us"]) * max(0.0, math.log2(ranks / 8))
-        return AllReduce(latency * 1e-6, share * ranks / (2 * (ranks - 1)), "derived", str(rules["source"]))
+        return AllReduce(latency * 1e-6, share * wires * ranks / (2 * (ranks - 1)), "derived", str(rules["source"]))
 
     def all_to_all(self, ranks: int, engine: str = "generic") -> AllToAll:
         """Constants of one all-to-all exchange among ``ranks``: [s], [B/s].
