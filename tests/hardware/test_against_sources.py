@@ -59,6 +59,10 @@ def test_every_matmul_fit_is_in_the_database(database: Database) -> None:
     assert left_out == LEFT_OUT
 
 
+#: tables taken on a machine whose links are slower than what published serving results send over them
+CONTRADICTED = {("l40s", 4), ("l40s", 8)}
+
+
 def test_every_group_size_has_its_all_reduce(database: Database) -> None:
     """Of several kernels of one library the database holds one, with that kernel's own residual."""
     fits: dict[tuple[str, str, int], list[tuple[float, float, float]]] = defaultdict(list)
@@ -67,6 +71,19 @@ def test_every_group_size_has_its_all_reduce(database: Database) -> None:
         fits[key].append((float(row["latency_us"]), float(row["bandwidth_gbs"]), float(row["residual"])))
     assert len(fits) > 90
     for (name, library, ranks), kernels in fits.items():
+        if (name, ranks) in CONTRADICTED:
+            continue
         found = database.accelerators[name].all_reduces[library][ranks]
         ours = (found.latency_s * 1e6, found.bandwidth / 1e9, found.residual)
         assert any(ours == pytest.approx(kernel, rel=2e-3) for kernel in kernels), (name, library, ranks)
+
+
+def test_contradicted_tables_are_slower_than_published_results_need(database: Database) -> None:
+    """Llama 70B on eight L40S, 183 output tokens per second of each and as many prompt tokens: two sums a layer."""
+    sent = 2 * 8 * 183.0 * 2 * 80 * 8192 * 2
+    tables = [
+        float(row["bandwidth_gbs"]) * 1e9
+        for row in rows("all_reduce_fits.csv")
+        if (row["name"], int(row["ranks"])) == ("l40s", 8)
+    ]
+    assert max(tables) < sent < database.accelerators["l40s"].all_reduces["trtllm"][8].bandwidth
