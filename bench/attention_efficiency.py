@@ -1,11 +1,11 @@
 """Decode attention of accelerators with HBM, fitted to kernel tables: ``python -m bench.attention_efficiency TABLE``.
 
-``TABLE``: latencies of single calls by heads, batch and context (``gpu, backend, kv_dtype, heads, kv_heads, batch, ctx,
-latency_us, kv_bytes, bw_frac``). Rewrites ``[achieved.decode_attention.*]`` in hardware_db/accelerators. Seconds of a call
-are ``latency + bytes / (share * bandwidth)``. Only what serving does is fitted: at least four query heads to a KV
-head, as other kernels run where there are fewer, and reads that take :data:`LEAST` at the datasheet's bandwidth, as
-calls on nearly nothing have less latency than those that fill the device and would take the share with them. Parts with
-GDDR keep their fits: their last-level caches hold most of a table's reads, and serving's next layer finds none.
+``TABLE``: latencies of single calls by heads, batch and context (``gpu, backend, kv_dtype, heads, kv_heads, batch,
+ctx, latency_us, kv_bytes, bw_frac``). Rewrites ``[achieved.decode_attention.*]`` in hardware_db/accelerators. Seconds
+of a call are ``latency + bytes / (share * bandwidth)``. Only what serving does is fitted: at least four query heads to
+a KV head, as other kernels run where there are fewer, and reads that take :data:`LEAST` at the datasheet's bandwidth,
+as calls on nearly nothing have less latency than those that fill the device and would take the share with them. Parts
+with GDDR keep their fits: their last-level caches hold most of a table's reads, and serving's next layer finds none.
 """
 
 from __future__ import annotations

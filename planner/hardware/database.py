@@ -33,9 +33,9 @@ def database_root() -> Path:
     return beside if (beside / "accelerators").is_dir() else package / "hardware_db"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Database:
-    """Accelerators, prices, engines and constants; user overlays replace entries by name."""
+    """Accelerators, prices, engines and constants; user overlays replace entries by name. Each is its own key."""
 
     root: Path
     overlays: tuple[Path, ...] = ()

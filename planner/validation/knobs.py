@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -145,18 +145,23 @@ class Answer:
     start: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
-def answer(point: MeasuredPoint, database: Database, figures: Sequence[tuple[str, str]]) -> Answer:
-    """Predict a point, and again with every knob turned a little; InputError as :func:`predict`.
+def answer(
+    point: MeasuredPoint,
+    database: Database,
+    figures: Sequence[tuple[str, str]],
+    run: Callable[[MeasuredPoint, Database], Prediction] = predict,
+) -> Answer:
+    """Predict a point with ``run``, and again with every knob turned a little; InputError as that.
 
     Source: forward differences of :func:`planner.validation.protocols.predict`.
     """
-    base = predict(point, database)
+    base = run(point, database)
     knobs = knobs_of(point, database)
     engines = engine_overheads(database, [point.engine])
     slopes: dict[tuple[str, str], dict[Knob, float]] = {figure: {} for figure in figures}
     for knob in knobs:
         turn = TURN_SECONDS[knob.what] if knob.overhead else -math.log(TURN)  # efficiencies end at the peak
-        turned = predict(point, database.calibrated(calibration_of({knob: turn}, engines)))
+        turned = run(point, database.calibrated(calibration_of({knob: turn}, engines)))
         for figure in figures:
             change = math.log(turned.value(*figure) / base.value(*figure)) / turn
             if change:

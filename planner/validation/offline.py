@@ -345,7 +345,7 @@ def _compare(row: Row, file: str, database: Database) -> list[Comparison] | Skip
     point = read_point(row, file, database)
     if isinstance(point, Skipped):
         return point
-    reason = _unpredictable(point)
+    reason = why_not(point)
     if reason:
         return Skipped(point.id, file, reason)
     point = as_run(point, database)
@@ -362,7 +362,8 @@ def _compare(row: Row, file: str, database: Database) -> list[Comparison] | Skip
     return made or Skipped(point.id, file, "holds no throughput or first token of a static batch")
 
 
-def _unpredictable(point: MeasuredPoint) -> str:
+def why_not(point: MeasuredPoint) -> str:
+    """Why a point is no plain offline or static benchmark, or nothing. Source: its notes."""
     notes = point.labels.get("notes", "")
     if point.speculation or "EAGLE" in notes or re.search(r"\bMTP[1-9]|length [1-9]", notes):
         return "ran with speculative decoding, whose acceptance is another question"
