@@ -3,7 +3,7 @@
 Writes hardware_db/calibration.toml, and bench/data/accuracy.csv: every clean aggregated row with the prediction of
 constants nobody fitted end to end, of those fitted on all rows, of those fitted without the row's group (model and
 accelerator), and without its accelerator; and another planner's, where it has one. bench/data/queued.csv: the same of
-tables with everything queued, which the fits take too. docs/generate.py writes docs/accuracy.md from those files. Slopes
+tables with everything queued, which the fits take too. docs/generate.py makes docs/accuracy.md of those files. Slopes
 are taken with constants nobody fitted, and again where a fit ended, as times to first token don't answer evenly; every
 fit without a group takes its constants from the other rows alone, and shares only the point of the slopes. Takes about
 fifteen minutes on two cores.
