@@ -244,8 +244,8 @@ def claims() -> list[Claim]:
             "EAGLE-3 still 1.38x at batch 64", f"{eagle3.measured:.2f}x", f"{as_played(eagle3):.2f}x",
             as_played(eagle3) > 1.2,
             f"asked for 64 at once, {fewest:.0f} to {most:.0f} of the 80 conversations run on average, as the longest "
-            f"outlast the others. Kept full it would break even at batch {bare3:.0f}: `planner speculate` says that, as "
-            "a service has no last conversation",
+            f"outlast the others. Kept full it would break even at batch {bare3:.0f}: `planner speculate` says that, "
+            "as a service has no last conversation",
         ),
         Claim(
             "n-gram in chat below 1x by batch 64", f"{chat.measured:.2f}x (k = 5)",
