@@ -272,6 +272,14 @@ def string(
     return value
 
 
+def words(document: Document, table: Mapping[str, Any], path: Sequence[str | int], key: str) -> str:
+    """A string at ``key`` of ``table`` that isn't blank; InputError otherwise."""
+    value = string(document, table, path, key)
+    if not value.strip():
+        raise document.error((*path, key), "is empty", "some words")
+    return value
+
+
 def only_keys(document: Document, table: Any, path: Sequence[str | int], known: Iterable[str]) -> Mapping[str, Any]:
     """``table`` itself if it is one and has no key outside ``known``; InputError otherwise."""
     if not isinstance(table, dict):

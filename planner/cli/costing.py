@@ -123,7 +123,7 @@ def _api(input_: float | None, output: float | None, cached: float | None) -> Ap
 def _carbon(intensity: float | None, region: str | None, power: Power) -> Carbon | None:
     """``--grid-intensity`` or ``--grid-region``, or None; InputError for an impossible figure or both."""
     from planner.decisions.cost_terms import Carbon
-    from planner.hardware.grid import DIRTIEST
+    from planner.hardware.grid import CLEANEST, DIRTIEST
 
     if intensity is not None and region is not None:
         raise InputError("given beside --grid-region", key="--grid-intensity", expected="one of the two")
@@ -132,6 +132,9 @@ def _carbon(intensity: float | None, region: str | None, power: Power) -> Carbon
         return Carbon(found.grams_per_kwh, found.label)
     if intensity is None:
         return None
-    if not (math.isfinite(intensity) and 0 <= intensity <= DIRTIEST):
-        raise InputError(f"is {intensity}", key="--grid-intensity", expected=f"g CO2e per kWh, at most {DIRTIEST:g}")
+    if not (intensity == 0 or CLEANEST <= intensity <= DIRTIEST):
+        raise InputError(
+            f"is {intensity}", key="--grid-intensity",
+            expected=f"grams of CO2e per kWh, {CLEANEST:g} to {DIRTIEST:g} (or none at all, 0)",
+        )  # fmt: skip
     return Carbon(intensity, "--grid-intensity")

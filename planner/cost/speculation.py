@@ -113,6 +113,7 @@ class Drafter:
     pass, where its kernels are launched one by one. ``nodes`` [tokens] of a tree are verified instead of
     the drafts and the token before them. ``block``: one pass drafts all tokens. ``kv_budget`` [tokens]: most
     of the target's own cache a pass reads, where the target itself drafts; 0 reads the drafter's own.
+    ``row_overhead`` [s] of each drafted token of a sequence: the host and the sampling of its row of logits.
     """
 
     method: str
@@ -125,6 +126,7 @@ class Drafter:
     nodes: int = 0
     block: bool = False
     kv_budget: float = 0.0
+    row_overhead: float = 0.0
 
     @property
     def queries(self) -> int:
@@ -168,7 +170,8 @@ class Drafter:
         for operator in drafting.operators(machine, layout, batch, seen, tokens):
             if operator.name != "step overhead":
                 one = one + operator.seconds
-        return passes * np.maximum(one + self.token_overhead, self.pass_floor)
+        rows = self.draft_tokens * self.row_overhead * batch / layout.data
+        return passes * np.maximum(one + self.token_overhead, self.pass_floor) + rows
 
     def weight_bytes(self, layout: Layout) -> Array:
         """Weights of the drafter on one accelerator, [B], without embeddings it shares.

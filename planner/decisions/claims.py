@@ -15,6 +15,7 @@ from planner.decisions.explanation_result import (
     CurvePoint,
     Regimes,
     Verdict,
+    whose,
 )
 from planner.serving.fanout import expected_maximum, useful_work
 from planner.sizing.result import Plan
@@ -176,7 +177,7 @@ def _caching_fixes(g: Ground) -> Claim:
         number=5, claim="Input caching fixes it", verdict=verdict,
         here=f"prefill {c.prefill_saved:.0%} saved, decode 0 %",
         statement=f"{c.cached_fraction:.0%} of input tokens are cached, which saves {c.prefill_saved:.0%} of prefill "
-        f"and nothing of decode: {c.replica_time_saved:.0%} of a replica's time; prefill takes "
+        f"and nothing of decode: {c.replica_time_saved:.0%} of {whose(g.plan)} time; prefill takes "
         f"{c.prefill_share:.0%} of what is left.",
         numbers=c.model_dump(), command="planner recommend",
     )  # fmt: skip

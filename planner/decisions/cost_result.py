@@ -25,7 +25,7 @@ class TokenCost(Result):
     tokens: Literal["input", "cached", "output"]  # prefilled, found in a cache or shared, generated
     tokens_per_request: float
     gpu_seconds_per_request: float  # of steps, as busy as the plan's replicas are at peak
-    share: float  # of all seconds of steps, and so of the money
+    share: float  # of the money: as of all seconds of steps, or of the pool of such tokens
     usd_per_request: float
     usd_per_million_tokens: float | None  # none of such tokens: no price
 

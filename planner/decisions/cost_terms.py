@@ -61,7 +61,9 @@ def cost_terms(
     :func:`planner.decisions.cost_split.split_of`.
     """
     _check_prices(workload, database, gpus, price_overrides)
-    base = planned(workload, database, gpus=gpus, price_overrides=price_overrides, models=models, simulate=simulate)
+    base = planned(
+        workload, database, gpus=gpus, price_overrides=price_overrides, models=models, simulate=simulate, pools=True
+    )
     plan, split = base.plan, split_of(base, workload)
     rate = plan.throughput.requests_per_second / workload.demand.peak_to_mean
     per_request = plan.cost.usd_per_hour / 3600 / rate
@@ -128,8 +130,7 @@ def _token_costs(split: Split, per_request: float) -> tuple[TokenCost, ...]:
         ("output", split.output, split.output_seconds),
     )
     found = []
-    for name, tokens, seconds in kinds:
-        share = seconds / split.seconds
+    for (name, tokens, seconds), share in zip(kinds, split.money, strict=True):
         usd = share * per_request
         found.append(TokenCost.model_validate({
             "tokens": name, "tokens_per_request": tokens, "gpu_seconds_per_request": seconds, "share": share,
@@ -227,12 +228,20 @@ def _statement(
     )
 
 
+def _split_said(base: Planned) -> str:
+    if base.pair is not None:
+        return "prompts pay the prefill pool and answers the decode pool, each its idle time and spares"
+    return (
+        "money by accelerator-seconds of prompts and of answers at the plan's batch; idle time and spares fall to all "
+        "in proportion"
+    )
+
+
 def _assumptions(
     base: Planned, workload: Workload, database: Database, energy: Energy | None
 ) -> tuple[Assumption, ...]:
     said = [
-        Assumption(key="split", value="money by accelerator-seconds of prompts and of answers at the plan's batch; "
-                   "idle time and spares fall to all in proportion", origin="plan"),
+        Assumption(key="split", value=_split_said(base), origin="plan"),
         Assumption(key="cached tokens", value="pay for the attention that reads them in prefill; memory they hold "
                    "and reads while decoding count as output", origin="plan"),
         Assumption(key="rate", value="the mean demand pays for the fleet of the peak", origin="workload"),

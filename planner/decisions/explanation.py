@@ -40,9 +40,11 @@ def explain(
     Errors as :func:`planner.decisions.planned.planned`. Source: the operators of one step at the plan's mean
     batch, along the batch and along the context.
     """
-    base = planned(workload, database, gpus=gpus, price_overrides=price_overrides, models=models, simulate=simulate)
+    base = planned(
+        workload, database, gpus=gpus, price_overrides=price_overrides, models=models, simulate=simulate, pools=True
+    )
     plan, best = base.plan, base.best
-    why = build_why(base.found, best)
+    why = base.why or build_why(base.found, best)
     step = _step(base)
     batch = max(1.0, plan.mean_batch)
     most = max(batch, float(min(plan.memory.max_batch_that_fits, int(best.seat.slots))))
@@ -123,9 +125,11 @@ def _caching(base: Planned, why: Why) -> Caching:
     load = base.found.load
     share = load.weights / load.weights.sum()
     cached = float((share * load.cached).sum() / (share * (load.new + load.cached)).sum())
-    left = min(float(base.best.served.prefill_utilisation[0, 0]), 1.0)
     saved = why.prefill_saved_by_cache
-    # without the cache the prompts would take this much of what is one replica's time now
+    left = min(float(base.best.served.prefill_utilisation[0, 0]), 1.0)
+    if base.pair is not None:
+        left = base.pair.prefill.gpus / base.pair.gpus
+    # without the cache the prompts would take this much of what is one replica's (or two pools') time now
     more = left * saved / (1 - saved) if saved < 1 else 0.0
     return Caching(
         cached_fraction=cached,
@@ -144,14 +148,26 @@ def _statement(plan: Plan, made: Sequence[Component], regimes: Regimes, batch: f
         "state": "on recurrent state", "activations": "moving activations",
         "network": "communication between accelerators", "overhead": "launches and scheduling", "drafts": "drafting",
     }  # fmt: skip
-    spares = f" ({plan.spare_replicas} spare)" if plan.spare_replicas else ""
-    many = "1 replica" if plan.replicas == 1 else f"{plan.replicas} replicas"
+    step = "a step takes"
+    fleet = _replicas(plan.replicas, plan.spare_replicas, "replica", plan.gpus_per_replica)
+    pools = plan.disaggregation if plan.serving == "disaggregated" else None
+    if pools is not None:
+        step = "a decode step takes"
+        fleet = " and ".join(
+            _replicas(p.replicas, p.spare_replicas, f"{name} replica", p.gpus_per_replica)
+            for name, p in (("prefill", pools.prefill), ("decode", pools.decode))
+        )
     return (
-        f"{many}{spares} of {plan.gpus_per_replica} x {plan.accelerator} for "
-        f"{format_money(plan.cost.usd_per_hour)}/h: at a mean batch of {batch:.3g} a step takes "
+        f"{fleet} x {plan.accelerator} for "
+        f"{format_money(plan.cost.usd_per_hour)}/h: at a mean batch of {batch:.3g} {step} "
         f"{format_duration(whole)}, {first.share:.0%} of it {words[first.name]} and {second.share:.0%} "
         f"{words[second.name]}."
     )
+
+
+def _replicas(number: int, spares: int, name: str, each: int) -> str:
+    spare = f" ({spares} spare)" if spares else ""
+    return f"{number} {name}{'' if number == 1 else 's'}{spare} of {each}"
 
 
 def _speculation(plan: Plan) -> str:

@@ -72,8 +72,8 @@ class Caching(Result):
     cached_fraction: float  # of input tokens
     prefill_saved: float  # share of prefill work
     decode_saved: float  # always 0
-    prefill_share: float  # of a replica's time, what is left of it
-    replica_time_saved: float  # share of all time of a replica, the cached prefill added back
+    prefill_share: float  # of a replica's time, what is left of it; of two pools the prefill pool's accelerators
+    replica_time_saved: float  # share of all time of a replica, or of both pools, the cached prefill added back
 
 
 class AttentionAt(Result):
@@ -131,3 +131,8 @@ class Explanation(Result):
     claims: tuple[Claim, ...]
     assumptions: tuple[Assumption, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def whose(plan: Plan) -> str:
+    """Whose time prompts and answers share: a replica's, or both pools'. Source: the plan."""
+    return "both pools'" if plan.serving == "disaggregated" else "a replica's"

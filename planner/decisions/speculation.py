@@ -65,7 +65,10 @@ def decide(place: Place, options: Sequence[Option], data: AcceptanceData, asked:
         return SpeculationDecision(
             **common, speculate=False, method="none", draft_tokens=0, acceptance_length=1.0, speedup=1.0,
             speedup_low=1.0, speedup_high=1.0, flip_batches=(), flip_contexts=(), methods=(), reason=None, map=None,
-            warnings=("speculation is forbidden by the workload, or nothing can draft for this model",),
+            warnings=(
+                "speculation is forbidden by the workload, or nothing can draft for this model",
+                *_curves_of_others(data, asked),
+            ),
         )  # fmt: skip
     domain = speculation.draft_domain
     here = price_map(place, drafting, data, domain, np.array([asked.batch]), asked.contexts[None, :])
@@ -91,7 +94,7 @@ def decide(place: Place, options: Sequence[Option], data: AcceptanceData, asked:
         methods=methods,
         reason=_reason(place, chosen, first, float(here.plain[0, 0]), asked),
         map=speculation_map(whole, data.speedup_error),
-        warnings=_warnings(here, asked),
+        warnings=_warnings(here, asked) + _curves_of_others(data, asked),
     )
 
 
@@ -215,3 +218,12 @@ def _warnings(here: Priced, asked: Asked) -> tuple[str, ...]:
                 "speculation.methods"
             )
     return tuple(said)
+
+
+def _curves_of_others(data: AcceptanceData, asked: Asked) -> tuple[str, ...]:
+    """That the user's own curves are all of other models or tasks, which may be a slip in a name."""
+    model, task = str(asked.configuration["model"]), asked.speculation.task
+    if not data.own or any(data.users(model, o.method, task) for o in data.own):
+        return ()
+    known = dict.fromkeys(f"{o.method} for {o.model or 'any model'}, {o.task or 'any task'}" for o in data.own)
+    return (f"no own curve of acceptance is of {model} and {task}; given: {', '.join(known)}",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -17,13 +17,16 @@ from planner.decisions.speed_result import Speed, Tier
 from planner.errors import InputError
 from planner.hardware import Database
 from planner.serving.queueing import spare_replicas
-from planner.sizing.operating import BATCHES, Rows, join
+from planner.sizing.candidates import weight_formats
+from planner.sizing.operating import BATCHES, Rows, Seat, join
 from planner.sizing.result import Assumption
 from planner.sizing.search import search
 from planner.workload import Workload
 
 #: weight formats tried beside the workload's own
-FORMATS = ("fp8", "nvfp4")
+FORMATS = ("fp8", "nvfp4", "mxfp4")
+#: who has kernels for a format of four bits
+FOUR_BITS = {"NVIDIA": "nvfp4", "AMD": "mxfp4"}
 TARGET = 2.5
 PRICE = 6.0
 
@@ -104,7 +107,15 @@ def _all_rows(
     )
     found = search(wider, database, gpus=gpus, price_overrides=price_overrides, models=models).rows
     assert found is not None  # the base is among them
-    return join([base.best.rows, found])
+    given = {*asked.precision.weights, *weight_formats(base.found.model, "native").values()}
+    kept = [i for i, seat in enumerate(found.seats) if _has_kernels(seat, given)]
+    return join([base.best.rows, found.take(kept)])
+
+
+def _has_kernels(seat: Seat, given: Set[str]) -> bool:
+    """Whether formats neither asked for nor the model's own run on it: those of four bits are their vendors' own."""
+    four = set(FOUR_BITS.values()) & set(seat.precision.formats.values())
+    return four - given <= {FOUR_BITS.get(seat.accelerator.vendor, "")}
 
 
 class _Field:

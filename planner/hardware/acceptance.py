@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -73,6 +73,7 @@ class AcceptanceData:
     speedup_error: float
     domain: DomainMatch
     engine_token_overhead_s: Mapping[str, float]
+    engine_logit_s: Mapping[str, float]
     own: tuple[OwnCurve, ...] = ()
 
     def users(self, model: str, method: str, task: str) -> Curve | None:
@@ -88,6 +89,10 @@ class AcceptanceData:
     def token_overhead(self, engine: str) -> float:
         """Host time of a draft pass in an engine, [s]. Source: the data files."""
         return self.engine_token_overhead_s.get(engine, self.token_overhead_s)
+
+    def row_overhead(self, engine: str, vocab: int) -> float:
+        """Time of one drafted token's row of ``vocab`` [1] logits in an engine, [s]. Source: the data files."""
+        return self.engine_logit_s.get(engine, 0.0) * vocab
 
     def family(self, model: str, method: str) -> Curve | None:
         """The measured curve of this model's drafter, [tokens], or None. Source: the data files."""
@@ -125,6 +130,7 @@ def load_acceptance() -> AcceptanceData:
     }
     cost, domain = defaults["draft_cost"], defaults["domain_match"]
     made = read_toml(root / "implementations.toml").data
+    own = [e for e in made["implementation"] if e["name"] == e["engine"]]
     return AcceptanceData(
         learned,
         {e["method"]: _curve(e) for e in defaults["default"]},
@@ -141,7 +147,8 @@ def load_acceptance() -> AcceptanceData:
         DomainMatch(
             tuple(domain["methods"]), float(domain["value"]), float(domain["from_tokens"]), float(domain["to_tokens"])
         ),
-        {e["name"]: float(e["token"]) for e in made["implementation"] if e["name"] == e["engine"]},
+        {e["name"]: float(e["token"]) for e in own},
+        {e["name"]: float(e.get("logit", 0.0)) for e in own},
     )
 
 
@@ -171,6 +178,7 @@ class Implementation:
     layer: float = 0.0
     pass_floor: float = 0.0
     verdict: float = 0.0
+    logit: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,21 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Conversations:
+    """A benchmark of ``count`` [1] conversations of two turns; lengths in [tokens], see the data file."""
+
+    engine: str
+    dataset: str
+    count: int
+    prompt: float
+    shared: float
+    question: float
+    answer_p50: float
+    answer_p95: float
+    answer_limit: float
+
+
+@dataclass(frozen=True)
 class SpeculationData:
     """What published speed-ups were made with; see :func:`load_speculation`."""
 
@@ -192,6 +215,7 @@ class SpeculationData:
     datasets: Mapping[str, tuple[str, float]]
     implementations: Mapping[str, Implementation]
     shapes: Mapping[tuple[str, str], Shape]
+    conversations: Conversations
 
     def find(self, model: str, method: str, task: str) -> MeasuredAcceptance | None:
         """The lengths of a model's drafter on a task, or None. Source: the data files."""
@@ -222,7 +246,7 @@ def load_speculation() -> SpeculationData:
     ]
     measured += [MeasuredAcceptance(e["model"], e["method"], e["task"], _curve(e)) for e in by_task["measured"]]
     sets = {k: (v["task"], float(v["context"])) for k, v in by_task["datasets"].items() if isinstance(v, dict)}
-    numbers = ("token", "verified_token", "layer", "pass_floor", "verdict")
+    numbers = ("token", "verified_token", "layer", "pass_floor", "verdict", "logit")
     implementations = {
         e["name"]: Implementation(e["name"], e["engine"], e["source"], *(float(e.get(n, 0.0)) for n in numbers))
         for e in made["implementation"]
@@ -233,7 +257,11 @@ def load_speculation() -> SpeculationData:
         )
         for e in made["shape"]
     }
-    return SpeculationData(tuple(measured), sets, implementations, shapes)
+    play = by_task["conversations"]
+    played = Conversations(
+        play["engine"], play["dataset"], int(play["count"]), *(float(play[f.name]) for f in fields(Conversations)[3:])
+    )  # fmt: skip
+    return SpeculationData(tuple(measured), sets, implementations, shapes, played)
 
 
 def _key(model: str) -> str:

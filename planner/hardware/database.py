@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from planner.documents import read_toml
+from planner.documents import Document, read_toml
 from planner.errors import InputError, nearest
 from planner.hardware.accelerator import Accelerator, Defaults
 from planner.hardware.assumptions import Assumptions, load_assumptions
@@ -194,12 +194,22 @@ class Database:
     def prices(self) -> PriceBook:
         """All price rows; rows of user files come first for their accelerators. Source: the rows."""
         bundled = [p for f in self._files("prices") for p in parse_prices(read_toml(f))]
-        mine = [p for f in self.extra_prices for p in parse_prices(read_toml(f))]
-        for price in mine:
-            self.accelerator(price.accelerator)
+        mine = [p for f in self.extra_prices for p in self._own_prices(read_toml(f))]
         covered = {(p.accelerator, p.term) for p in mine}
         kept = (p for p in bundled if (p.accelerator, p.term) not in covered)
         return PriceBook((*mine, *kept))
+
+    def _own_prices(self, document: Document) -> list[Price]:
+        """The rows of a user's file under the names accelerators have here; InputError for one nobody has."""
+        rows = []
+        for i, row in enumerate(parse_prices(document)):
+            try:
+                rows.append(replace(row, accelerator=self.accelerator(row.accelerator).name))
+            except InputError as error:
+                raise document.error(
+                    ("prices", i, "accelerator"), error.problem, error.expected, error.suggestion
+                ) from None
+        return rows
 
     def price(
         self,

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planner.documents import Document, number, only_keys, read_toml, string
+from planner.documents import Document, number, only_keys, read_toml, words
 from planner.errors import InputError, nearest
 
 DIRTIEST = 2000.0  # g/kWh; burning lignite alone is below
+CLEANEST = 1.0  # g/kWh; below it is a figure in kilograms, unless it is none at all
+FIRST_YEAR, LAST_YEAR = 1990, 2100
 LARGEST_PUE = 4.0
 
 
@@ -61,9 +63,14 @@ def load_power(root: Path, files: Sequence[Path] = ()) -> Power:
         rows = data.get("grid", [])
         if not isinstance(rows, list) or not (rows or "pue" in data):
             raise document.error(("grid",), "has no rows", "[[grid]] tables of region and grams_co2_per_kwh")
+        read: dict[str, Grid] = {}
         for i, entry in enumerate(rows):
             row = _grid(document, entry, i)
-            found[row.region.lower()] = row
+            name = row.region.strip().lower()
+            if name in read:
+                raise document.error(("grid", i, "region"), f"is {row.region!r} again", "one row for each region")
+            read[name] = row
+        found |= read
         if "pue" in data:
             pue, pue_source = _pue(document, data["pue"])
     return Power(found, pue, pue_source)
@@ -72,10 +79,14 @@ def load_power(root: Path, files: Sequence[Path] = ()) -> Power:
 def _grid(document: Document, entry: Any, i: int) -> Grid:
     path = ("grid", i)
     only_keys(document, entry, path, ("region", "grams_co2_per_kwh", "year", "source", "note"))
-    region = string(document, entry, path, "region")
+    region = words(document, entry, path, "region")
     grams = number(document, entry, path, "grams_co2_per_kwh", positive=False, upper=DIRTIEST)
-    year = number(document, entry, path, "year", upper=2100)
-    return Grid(region, grams, int(year), string(document, entry, path, "source"))
+    if 0 < grams < CLEANEST:
+        raise document.error((*path, "grams_co2_per_kwh"), f"is {grams:g}", "grams, not kilograms, of CO2e per kWh")
+    year = number(document, entry, path, "year", upper=LAST_YEAR)
+    if year != int(year) or year < FIRST_YEAR:
+        raise document.error((*path, "year"), f"is {year:g}", f"the year of the figure, from {FIRST_YEAR}")
+    return Grid(region, grams, int(year), words(document, entry, path, "source"))
 
 
 def _pue(document: Document, entry: Any) -> tuple[float, str]:
@@ -83,4 +94,4 @@ def _pue(document: Document, entry: Any) -> tuple[float, str]:
     value = number(document, table, ("pue",), "value", upper=LARGEST_PUE)
     if value < 1:
         raise document.error(("pue", "value"), f"is {value:g}", "at least 1: the site's energy over its machines'")
-    return value, string(document, table, ("pue",), "source")
+    return value, words(document, table, ("pue",), "source")

@@ -42,7 +42,15 @@ def _curves(document: Document, data: AcceptanceData) -> list[OwnCurve]:
     if not isinstance(entries, list) or not entries:
         raise document.error(("curve",), "holds no curve" if "curve" in document.data else "is missing",
                              "one [[curve]] or more")  # fmt: skip
-    return [_own(document, entry, ("curve", i), data) for i, entry in enumerate(entries)]
+    curves = [_own(document, entry, ("curve", i), data) for i, entry in enumerate(entries)]
+    first: dict[tuple[str, str, str], int] = {}
+    for i, curve in enumerate(curves):
+        same = first.setdefault((curve.method, curve.model.lower(), curve.task), i)
+        if same != i:
+            raise document.error(
+                ("curve", i), f"is of the same method, model and task as curve[{same}]", "one curve for each"
+            )
+    return curves
 
 
 def _own(document: Document, entry: Any, path: Path_, data: AcceptanceData) -> OwnCurve:
@@ -98,6 +106,9 @@ def _measured(
         raise document.error((*path, "acceptance_length"), problem, "as many")
     if any(later <= earlier for earlier, later in pairwise([0.0, *tokens])):
         raise document.error((*path, "draft_tokens"), "doesn't rise from 1", "rising draft lengths")
+    for i, k in enumerate(tokens):
+        if k != int(k) or k > MOST:
+            raise document.error((*path, "draft_tokens", i), f"is {k:g}", f"whole draft lengths of 1 to {MOST}")
     for i, (k, length) in enumerate(zip(tokens, lengths, strict=True)):
         if not 1 <= length <= k + 1:
             raise document.error((*path, "acceptance_length", i), f"is {length:g} at {k:g} draft tokens",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from planner.documents import Document, number, only_keys, string
+from planner.documents import Document, number, only_keys, string, words
 from planner.errors import InputError, nearest
 
 #: a provider's list, somebody's cost model, or an unsourced default
@@ -41,12 +41,21 @@ def parse_prices(document: Document) -> list[Price]:
     """The rows of one provider's file, [$/h]; InputError for any mistake. Source: in each row."""
     data = document.data
     only_keys(document, data, (), ("schema", "provider", "kind", "prices"))
-    provider = string(document, data, (), "provider")
+    provider = words(document, data, (), "provider")
     kind = string(document, data, (), "kind", default="list", choices=KINDS)
     listed = data.get("prices", [])
     if not isinstance(listed, list) or not listed:
         raise document.error(("prices",), "has no rows", "[[prices]] tables")
-    return [_row(document, entry, i, provider, kind) for i, entry in enumerate(listed)]
+    rows = [_row(document, entry, i, provider, kind) for i, entry in enumerate(listed)]
+    first: dict[tuple[object, ...], int] = {}
+    for i, row in enumerate(rows):
+        same = first.setdefault((row.accelerator, row.instance, row.gpus, row.term, row.region), i)
+        if same != i:
+            raise document.error(
+                ("prices", i), f"prices {row.accelerator} again, after prices[{same}]",
+                "one price for each instance, term and region",
+            )  # fmt: skip
+    return rows
 
 
 def _row(document: Document, entry: Any, i: int, provider: str, kind: str) -> Price:
@@ -60,8 +69,8 @@ def _row(document: Document, entry: Any, i: int, provider: str, kind: str) -> Pr
         number(document, entry, path, "usd_per_gpu_hour", upper=1000),
         provider,
         string(document, entry, path, "term", default="on-demand", choices=TERMS),
-        string(document, entry, path, "as_of"),
-        string(document, entry, path, "source"),
+        words(document, entry, path, "as_of"),
+        words(document, entry, path, "source"),
         string(document, entry, path, "instance", default=""),
         string(document, entry, path, "region", default=""),
         _whole(document, entry, path, "gpus"),
@@ -134,6 +143,8 @@ def parse_price_options(options: Sequence[str]) -> Mapping[str, float]:
         except ValueError:
             usd = -1.0
         if not name or not 0 < usd < 10_000:
-            raise InputError(f"--price {option!r} is not a price", expected="name=usd-per-hour, as h100-sxm=2.49")
+            raise InputError(
+                f"{option!r} is not a price", key="--price", expected="name=usd-per-hour, as h100-sxm=2.49"
+            )
         found[name.strip()] = usd
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planner.decisions.cost_result import BreakEven, CostReport, Energy
 from planner.report.blocks import Block, Heading, Text, sheet
-from planner.report.recommendation import layout_text
+from planner.report.recommendation import fleet_text
 from planner.units import format_duration, format_money
 
 
@@ -15,7 +15,7 @@ def cost_blocks(result: CostReport) -> list[Block]:
     blocks: list[Block] = [
         Heading(f"{name}: {result.workload['model']}"),
         Text(result.statement, "good"),
-        Text(f"On {plan.gpus} x {plan.accelerator}, {layout_text(plan)}."),
+        Text(f"On {fleet_text(plan)}."),
         Heading("Money"),
         sheet(("", ""), _money(result), header=False),
         Heading("Split over tokens"),

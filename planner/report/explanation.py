@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from planner.decisions.explanation_result import Claim, Component, CurvePoint, Explanation, Roofline
+from planner.decisions.explanation_result import Claim, Component, CurvePoint, Explanation, Roofline, whose
 from planner.report.blocks import Block, Heading, Text, sheet
 from planner.units import format_bytes, format_duration
 
@@ -123,8 +123,8 @@ def speed_sheet(points: Sequence[CurvePoint]) -> Block:
 def _rest(result: Explanation) -> list[str]:
     c, a = result.caching, result.attention
     lines = [
-        f"Prefix cache: saves {c.prefill_saved:.0%} of prefill and 0 % of decode, {c.replica_time_saved:.0%} of a "
-        "replica's time."
+        f"Prefix cache: saves {c.prefill_saved:.0%} of prefill and 0 % of decode, {c.replica_time_saved:.0%} of "
+        f"{whose(result.plan)} time."
     ]
     if a is not None:
         all_of_it, tail = a.at[0], a.at[-1]

@@ -57,6 +57,15 @@ def layout_text(plan: Plan) -> str:
     return " ".join(parts)
 
 
+def fleet_text(plan: Plan) -> str:
+    """Accelerators and how they are joined into replicas, of both pools where there are two."""
+    if plan.serving == "disaggregated" and plan.disaggregation is not None:
+        pools = ((p, name) for name in ("prefill", "decode") if (p := getattr(plan.disaggregation, name)))
+        said = " and ".join(f"{p.replicas} {name} replicas of {p.gpus_per_replica}" for p, name in pools)
+        return f"{plan.gpus} x {plan.accelerator}, in pools: {said}"
+    return f"{plan.gpus} x {plan.accelerator}, {layout_text(plan)}"
+
+
 def speculation_text(plan: Plan) -> str:
     """Whether to speculate, with which method, and what it gains."""
     s = plan.speculation

@@ -58,7 +58,8 @@ def model_step_time(
             limits = merged
         most = drafter.kv_budget or float("inf")
         drafting, more = _probe(small, machine, layout, batches, limits, tokens, 1.0, overhead=False, most=most)
-        base = base + passes * (drafting + drafter.token_overhead)
+        rows = drafter.draft_tokens * drafter.row_overhead * batches / layout.data
+        base = base + passes * (drafting + drafter.token_overhead) + rows
         forms = forms + _scaled(more, passes)
     prefill = PrefillModel(step, machine, layout, budget)
     matmul, experts = (Table((0.0, *CHUNK_GRID.tolist()), (0.0, *t.ravel().tolist())) for t in prefill.tables())

@@ -27,12 +27,16 @@ CONFIRMED = 3
 
 @dataclass(frozen=True)
 class Choice:
-    """What became of the plan: ``found`` with its candidate first, ``why`` None where the plan's own holds."""
+    """What became of the plan: ``found`` with its candidate first, ``why`` None where the plan's own holds.
+
+    ``pair``: the pools, where the plan is of them.
+    """
 
     found: Search
     plan: Plan | None
     why: Why | None = None
     notes: tuple[str, ...] = ()
+    pair: Pair | None = None
 
 
 def consider_disaggregation(found: Search, plan: Plan | None, *, simulate: bool = True, seed: int = 0) -> Choice:
@@ -62,7 +66,7 @@ def consider_disaggregation(found: Search, plan: Plan | None, *, simulate: bool 
     first = replace(best.decode, objective=best.objective)
     notes = () if confirmed is None else confirmed.notes
     chosen = disaggregated_plan(found, best, described, confirmed)
-    return Choice(replace(found, found=(first, *found.found)), chosen, _why(found, best), notes)
+    return Choice(replace(found, found=(first, *found.found)), chosen, _why(found, best), notes, best)
 
 
 def _best(

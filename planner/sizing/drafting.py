@@ -117,6 +117,7 @@ def _option(
     drafter = Drafter(
         method, k, small, data.token_overhead(engine) if small else 0.0, data.ngram_verify_share, precision.kv,
         block=method == "dspark", kv_budget=data.kv_budget if method == "sparse-kv" else 0.0,
+        row_overhead=data.row_overhead(engine, small.vocab) if small else 0.0,
     )  # fmt: skip
     given = speculation.acceptance or speculation.acceptance_per_position or speculation.acceptance_length
     factor = 1.0 if speculation.acceptance_factor is None else speculation.acceptance_factor

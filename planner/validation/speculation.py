@@ -15,6 +15,7 @@ from planner.hardware import Accelerator, Database
 from planner.hardware.acceptance import Implementation, MeasuredAcceptance, Shape, load_acceptance, load_speculation
 from planner.sizing.configuration import EstimateRequest, Setup, machine_of, set_up
 from planner.validation.comparison import Comparison, Skipped
+from planner.validation.conversations import plays, speedup_as_played
 from planner.validation.labels import accelerator_named, engine_named, format_named, model_named, weight_choice
 from planner.validation.points import MeasuredPoint, Workers
 from planner.validation.speculation_loop import (
@@ -264,6 +265,8 @@ def _speedup(case: Case, row: Row, database: Database) -> float:
     contexts = np.array([case.context])
     layout, step = case.setup.layout, case.setup.step
     drafter = _drafter(case)
+    if case.batch > 1 and case.shape is None and plays(made.name, row.get("dataset_or_isl_osl", "")):
+        return speedup_as_played(step, drafter, machine, layout, case.length, int(case.batch))
     if made.layer:
         plain = eager_step_seconds(step, machine, layout, case.batch, contexts, made.layer)
         spent = eager_step_seconds(step, machine, layout, case.batch, contexts, made.layer, drafter.queries)
@@ -288,6 +291,7 @@ def _drafter(case: Case) -> Drafter:
     return Drafter(
         case.method, case.tokens, small, made.token if small else 0.0, share, case.setup.precision.kv,
         pass_floor=made.pass_floor, nodes=shape.nodes if shape else looked_up,
+        row_overhead=made.logit * small.vocab if small else 0.0,
     )  # fmt: skip
 
 

@@ -98,7 +98,8 @@ def run_loop(point: MeasuredPoint, database: Database, drafting: Drafting | None
             raise InputError(f"{setup.model.name} has no module of {drafting.method}")
         share = 0.0 if small else load_acceptance().ngram_verify_share
         token = drafting.implementation.token if small else 0.0
-        drafter = Drafter(drafting.method, drafting.tokens, small, token, share, setup.precision.kv)
+        row = drafting.implementation.logit * small.vocab if small else 0.0
+        drafter = Drafter(drafting.method, drafting.tokens, small, token, share, setup.precision.kv, row_overhead=row)
         accepted = (alpha_from_length(drafting.length, drafting.tokens),) * drafting.tokens
     limits = dataclasses.replace(replica.limits, sequence_tokens=drafter.queries)
     limits = dataclasses.replace(limits, token_budget=max(limits.token_budget, limits.max_sequences * drafter.queries))

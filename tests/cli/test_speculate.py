@@ -79,6 +79,16 @@ def test_the_map_keeps_to_the_terminal(decision: SpeculationDecision, monkeypatc
     assert {t for row in sheet.tones for t in row} >= {"gain-1", "note", ""}
 
 
+def test_own_acceptance_of_another_model_is_pointed_out(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "acceptance.toml"
+    text = '[[curve]]\nmethod = "eagle3"\nmodel = "lama-3.1-8b"\nacceptance = [0.9]\n'
+    file.write_text(text)
+    (warning,) = json.loads(run(*AT, "--acceptance", file, "--format", "json")[1])["warnings"]
+    assert "eagle3 for lama-3.1-8b" in warning
+    file.write_text(text.replace("lama-3.1-8b", "nobody") + text.replace("lama", "llama"))
+    assert json.loads(run(*AT, "--acceptance", file, "--format", "json")[1])["warnings"] == []
+
+
 def test_own_acceptance(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('[[curve]]\nmethod = "suffix"\nsource = "our engine"\nacceptance_per_position = [0.9, 0.85, 0.8]\n')

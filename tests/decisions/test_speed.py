@@ -233,6 +233,17 @@ def test_a_base_of_one_sequence_has_no_smaller_batch(database: Database) -> None
     assert "two pools" in found.warnings[0]
 
 
+@pytest.mark.parametrize(("chip", "four"), [("mi300x", "mxfp4"), ("h200-sxm", "nvfp4")])
+def test_weights_of_four_bits_are_of_the_vendors_own_format(chip: str, four: str, database: Database) -> None:
+    workload = load_workload(example_path("chat"))
+    found = faster(workload, database, target=1.3, gpus=[chip], simulate=False)
+    formats = {t.weight_dtype for t in (*found.alone, *found.tiers)}
+    assert four in formats
+    assert not formats & ({"mxfp4", "nvfp4"} - {four})
+    own = faster(load_workload(example_path("batch")), database, target=1.3, gpus=["h200-sxm"], simulate=False)
+    assert own.base.weight_dtype == "mxfp4"  # the model's own runs where somebody has kernels for it
+
+
 def test_a_target_that_is_none(database: Database) -> None:
     with pytest.raises(InputError, match="already makes"):
         faster(load_workload(example_path("chat")), database, tokens_per_second=1.0, gpus=["b200-sxm"], simulate=False)

@@ -68,7 +68,8 @@ def priced(
     k = DRAFTING[method]
     small = draft_model(model, method, 32_000, formats) if k and method != "n-gram" else None
     drafter = Drafter(method, k, small, 1e-4 if small else 0.0, 0.0 if small else 0.006, model.kv_format,
-                      block=method == "dspark", kv_budget=512.0 if method == "sparse-kv" else 0.0)  # fmt: skip
+                      block=method == "dspark", kv_budget=512.0 if method == "sparse-kv" else 0.0,
+                      row_overhead=4e-5)  # fmt: skip
     form = model_step_time(
         step, drafter, made, layout, sequences=256, budget=budget, longest=160_000, shared_read=shared_read
     )  # fmt: skip
