@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from planner.errors import InputError, NoPlanError
+from planner.errors import InputError
 from planner.hardware import Database
-from planner.sizing.recommend import aggregated_plan, find, recommend
+from planner.sizing.nearest_miss import no_aggregated_plan
+from planner.sizing.recommend import aggregated_plan, find
 from planner.sizing.result import Plan
 from planner.sizing.search import Search, Sized
 from planner.workload import Workload
@@ -45,11 +46,7 @@ def planned(
     """
     found = find(workload, database, gpus=gpus, price_overrides=price_overrides, models=models)
     if not found.found:
-        nothing = recommend(
-            workload, database, gpus=gpus, price_overrides=price_overrides, models=models, simulate=False
-        )
-        miss = nothing.nearest_miss
-        raise NoPlanError(f"no feasible plan: {miss.statement if miss else 'nothing was left to try'}")
+        raise no_aggregated_plan(found)
     if not simulate:
         return _priced(found, aggregated_plan(found, None))
     from planner.sizing.confirm import confirm_best
