@@ -95,8 +95,9 @@ def recommend(
         records=lambda: _plan_records(result),
     )  # fmt: skip
     if result.plan is None:
-        miss = result.nearest_miss.statement if result.nearest_miss else "nothing was left to try"
-        raise NoPlanError(f"no feasible plan: {miss}")
+        from planner.sizing.nearest_miss import no_plan
+
+        raise no_plan(result.nearest_miss)
     if fail_over_budget is not None and result.plan.cost.usd_per_hour > fail_over_budget:
         typer.echo(
             f"over budget: ${result.plan.cost.usd_per_hour:.2f} per hour, ${fail_over_budget:.2f} allowed",
@@ -140,6 +141,7 @@ def compare_gpus(
     """Compare accelerators: datasheets side by side, or the best plan on each for a workload."""
     from planner.cli.output import emit
     from planner.sizing import compare_on_workload, datasheet
+    from planner.sizing.nearest_miss import no_plan
 
     database = database_with(hardware_db, prices, calibration)
     overrides = prices_with(price, database)
@@ -158,12 +160,12 @@ def compare_gpus(
 
     asked, said = workload_with(workload, set_)
     with Progress(quiet=False), said:
-        found = compare_on_workload(
+        compared = compare_on_workload(
             asked, database, gpus=gpus_with(gpus, database), price_overrides=overrides, models=models_with(models)
         )
+    found = compared.accelerators
     emit(
-        format_, output,
-        data={"schema_version": "1.0", "workload": asked.resolved, "accelerators": found},
+        format_, output, data=compared,
         blocks=lambda: alternative_blocks(found, None),
         records=lambda: [
             {"accelerator": a.accelerator, "feasible": a.feasible, "reason": a.reason,
@@ -172,7 +174,7 @@ def compare_gpus(
         ],
     )  # fmt: skip
     if not any(a.feasible for a in found):
-        raise NoPlanError("no feasible plan on any accelerator")
+        raise no_plan(compared.nearest_miss)
 
 
 @app.command()

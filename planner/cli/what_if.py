@@ -34,7 +34,7 @@ from planner.cli.options import (
     QuietOption,
     SetOption,
 )
-from planner.errors import InputError, NoPlanError
+from planner.errors import InputError
 
 if TYPE_CHECKING:
     from planner.decisions.replanning import Question
@@ -159,7 +159,9 @@ def sweep(
         ],
     )  # fmt: skip
     if not any(p.feasible for p in result.points):
-        raise NoPlanError(f"no feasible plan at any of {len(result.points)} points: {result.points[0].binding}")
+        from planner.sizing.nearest_miss import no_plan
+
+        raise no_plan(result.points[0].binding, f"at any of {len(result.points)} points")
 
 
 @app.command()
@@ -196,7 +198,8 @@ def diff(
     def plan(path: str, settings: list[str]) -> Recommendation:
         return _plan_of(path, settings, gpus, price, hardware_db, calibration, prices, models, simulate, quiet)
 
-    result = difference(plan(a, set_ or []), plan(b, [*(set_ or []), *(set_b or [])]), (a, b))
+    before, after = plan(a, set_ or []), plan(b, [*(set_ or []), *(set_b or [])])
+    result = difference(before, after, (a, b))
     emit(
         format_, output, data=result, blocks=lambda: difference_blocks(result),
         records=lambda: [
@@ -206,6 +209,10 @@ def diff(
         ],
         columns=("part", "field", "before", "after"),
     )  # fmt: skip
+    if before.plan is None and after.plan is None:
+        from planner.sizing.nearest_miss import no_plan
+
+        raise no_plan(after.nearest_miss)
     if exit_code and not result.same_plan:
         raise typer.Exit(LIMIT_CROSSED)
 

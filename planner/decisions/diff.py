@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.decisions.replanning import missed
 from planner.errors import InputError
 from planner.sizing.frozen_result import Result
+from planner.sizing.nearest_miss import missed
 from planner.sizing.result import SCHEMA_VERSION, Plan, Recommendation, Why
 
 #: fields of a plan that say what is bought and how it is run
@@ -212,7 +212,7 @@ def _reasons(a: Recommendation, b: Recommendation) -> tuple[str, ...]:
     """What made the difference, in words: limits, steps, memory."""
     if a.plan is None or b.plan is None:
         missing = [
-            f"{name} has no plan: {missed(r)}"
+            f"{name} has no plan: {missed(r.nearest_miss)}"
             for name, r in (("A", a), ("B", b)) if r.plan is None
         ]  # fmt: skip
         return tuple(missing)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from planner.errors import InputError, NoPlanError
+from planner.errors import InputError
 from planner.hardware import Database
 from planner.sizing.disaggregated import Pair
 from planner.sizing.disaggregated_plan import Choice, consider_disaggregation
-from planner.sizing.recommend import aggregated_plan, find, recommend
+from planner.sizing.nearest_miss import DO_BOTH, nearest_miss, no_plan
+from planner.sizing.recommend import aggregated_plan, find
 from planner.sizing.result import Plan, Why
 from planner.sizing.search import Search, Sized
 from planner.workload import Workload
@@ -59,12 +60,7 @@ def planned(
     if pools and choice.pair is not None and choice.plan is not None:
         return _priced(choice.found, choice.plan, choice.notes, choice)
     if together is None:
-        nothing = recommend(
-            workload, database, gpus=gpus, price_overrides=price_overrides, models=models, simulate=False
-        )
-        miss = nothing.nearest_miss
-        said = miss.statement if miss else "; ".join(choice.notes) or "nothing was left to try"
-        raise NoPlanError(f"no feasible plan: {said}")
+        raise no_plan(nearest_miss(found), DO_BOTH if choice.plan is not None else "")
     return _priced(found, together, _not_pools(workload, choice) if not pools else ())
 
 

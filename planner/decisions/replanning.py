@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from planner.errors import InputError, NoPlanError
+from planner.errors import InputError
 from planner.hardware import Database
 from planner.hardware.accelerator import ANY, Scale
 from planner.hardware.calibration import Calibration
@@ -66,16 +66,6 @@ def replan(question: Question, change: Change | None = None, *, simulate: bool =
         question.workload(change.settings), database, gpus=question.gpus, top=top,
         price_overrides={**question.prices, **dict(change.prices)}, models=question.models, simulate=simulate,
     )  # fmt: skip
-
-
-def no_plan(found: Recommendation) -> NoPlanError:
-    """The error for a recommendation without a plan, with its nearest miss."""
-    return NoPlanError(f"no feasible plan: {missed(found)}")
-
-
-def missed(found: Recommendation) -> str:
-    """What came closest where there is no plan, in words."""
-    return found.nearest_miss.statement if found.nearest_miss else "nothing was left to try"
 
 
 @dataclass(frozen=True)

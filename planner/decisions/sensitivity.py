@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from planner.decisions.levers import Lever, is_given, levers
-from planner.decisions.replanning import Decision, Question, decision, for_each, no_plan, replan
+from planner.decisions.replanning import Decision, Question, decision, for_each, replan
 from planner.errors import InputError
 from planner.sizing.frozen_result import Result
+from planner.sizing.nearest_miss import no_plan
 from planner.sizing.result import Plan
 
 #: factors looked at away from now, nearest first; the first of either way is the tornado's
@@ -102,7 +103,7 @@ def sensitivities(
     """
     found = replan(question, top=1)
     if found.plan is None:
-        raise no_plan(found)
+        raise no_plan(found.nearest_miss)
     workload = question.workload()
     listed = levers(workload, found)
     tasks = [(lever, way, found.plan) for lever in listed for way in (DOWN, UP)]

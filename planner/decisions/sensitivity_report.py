@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from planner.decisions.monte_carlo import CONFIDENCES, Risk, risk
-from planner.decisions.replanning import Question, decision, no_plan, replan
+from planner.decisions.replanning import Question, decision
 from planner.decisions.sensitivity import Sensitivities, sensitivities
 from planner.sizing.disaggregated_plan import consider_disaggregation
 from planner.sizing.frozen_result import Result
+from planner.sizing.nearest_miss import no_aggregated_plan
 from planner.sizing.recommend import aggregated_plan, find
 from planner.sizing.result import SCHEMA_VERSION, Plan
 from planner.sizing.search import Search, Sized
@@ -65,7 +66,7 @@ def confirmed_plan(question: Question, simulate: bool) -> tuple[Search, Sized, P
         workload, question.database, gpus=question.gpus, price_overrides=question.prices, models=question.models
     )
     if not found.found:
-        raise no_plan(replan(question))
+        raise no_aggregated_plan(found)
     confirmed = None
     if simulate:
         from planner.sizing.confirm import confirm_best

@@ -13,7 +13,7 @@ from planner.cost.step import StepModel
 from planner.decisions.speculation import Asked, decide
 from planner.decisions.speculation_map import Place
 from planner.decisions.speculation_result import SpeculationDecision
-from planner.errors import InputError, NoPlanError
+from planner.errors import InputError
 from planner.hardware import Database
 from planner.hardware.acceptance import AcceptanceData
 from planner.models import load_model
@@ -23,6 +23,7 @@ from planner.sizing.candidates import precisions
 from planner.sizing.configuration import EstimateRequest, describe_configuration, machine_of, set_up
 from planner.sizing.drafting import drafting_options
 from planner.sizing.footprint import footprint
+from planner.sizing.nearest_miss import no_plan
 from planner.workload import Speculation, Workload
 
 
@@ -46,8 +47,7 @@ def speculate_at_plan(
     )  # fmt: skip
     plan = result.plan
     if plan is None:
-        miss = result.nearest_miss.statement if result.nearest_miss else "nothing was left to try"
-        raise NoPlanError(f"no feasible plan to speculate in: {miss}")
+        raise no_plan(result.nearest_miss)
     model = load_model(workload.model, overlays=models)
     drafting = workload.speculation.draft_model
     constants, engine = database.assumptions, database.engine(plan.engine)

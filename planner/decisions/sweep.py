@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import product
 
-from planner.decisions.replanning import Change, Question, for_each, layout_of, missed, replan
+from planner.decisions.replanning import Change, Question, for_each, layout_of, replan
 from planner.errors import InputError
 from planner.sizing.frozen_result import Result
+from planner.sizing.nearest_miss import missed
 from planner.sizing.result import SCHEMA_VERSION, Plan, Recommendation
 
 #: plans one sweep may ask for
@@ -176,7 +177,7 @@ def _point(settings: dict[str, str], found: Recommendation) -> SweepPoint:
         return SweepPoint(
             settings=settings, feasible=False, accelerator=None, gpus=None, layout=None, weight_dtype=None,
             speculation=None, usd_per_hour=None, usd_per_million_output_tokens=None, ttft_p95_s=None,
-            time_per_output_token_p95_s=None, e2e_p95_s=None, binding=missed(found), plan=None,
+            time_per_output_token_p95_s=None, e2e_p95_s=None, binding=missed(found.nearest_miss), plan=None,
         )  # fmt: skip
     s = plan.speculation
     return SweepPoint(

@@ -45,5 +45,4 @@ def range_text(plan: Plan) -> str:
     """What the range of accelerators stands for."""
     found = plan.gpus_interval
     assert found is not None
-    end = "" if found.high is not None else "; at the longest no number of these replicas keeps every limit"
-    return f"{gpus_text(plan)} in {found.level:.0%} of cases: {found.source}{end}"
+    return f"{gpus_text(plan)} in {found.level:.0%} of cases: {found.source}"

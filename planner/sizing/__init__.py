@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from planner.sizing.result import SCHEMA_VERSION, Estimate, Plan, Recommendation
 
 if TYPE_CHECKING:
+    from planner.sizing.comparison import compare_on_workload
     from planner.sizing.configuration import EstimateRequest
     from planner.sizing.datasheets import datasheet
     from planner.sizing.estimating import estimate
@@ -24,7 +25,12 @@ __all__ = [
     "recommend",
 ]
 #: what only one command needs is found when it is asked for: start-up time
-_LATER = {"EstimateRequest": "configuration", "datasheet": "datasheets", "estimate": "estimating"}
+_LATER = {
+    "EstimateRequest": "configuration",
+    "compare_on_workload": "comparison",
+    "datasheet": "datasheets",
+    "estimate": "estimating",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -33,4 +39,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-from planner.sizing.recommend import compare_on_workload, recommend  # noqa: E402
+from planner.sizing.recommend import recommend  # noqa: E402

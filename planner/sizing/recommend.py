@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from planner.hardware import Database
 from planner.serving.validity import simulated_only
 from planner.sizing.disaggregated_plan import consider_disaggregation
 from planner.sizing.fleet_range import with_ranges
 from planner.sizing.intervals import known_of, latency_with_intervals
+from planner.sizing.nearest_miss import nearest_miss
 from planner.sizing.plan import build_plan, build_why
 from planner.sizing.quality import narrowed
 from planner.sizing.result import (
     Alternative,
     Assumption,
-    NearestMiss,
     Plan,
     Recommendation,
     Speculation,
@@ -73,7 +71,7 @@ def recommend(
             alternatives=_rejected(found),
             assumptions=_assumptions(found),
             warnings=_warnings(found, None) + choice.notes,
-            nearest_miss=_nearest_miss(found),
+            nearest_miss=nearest_miss(found),
         )
     plan, rivals = _with_rivals(found, plan, top)
     why = choice.why or build_why(found, found.found[0])
@@ -123,22 +121,6 @@ def aggregated_plan(found: Search, confirmed: Confirmation | None) -> Plan:
 
         update["retention"] = retention(found, best, load_offload(database_root()))
     return plan.model_copy(update=update) if update else plan
-
-
-def compare_on_workload(
-    workload: Workload,
-    database: Database,
-    *,
-    gpus: Sequence[str] | None = None,
-    price_overrides: Mapping[str, float] | None = None,
-    models: Sequence[object] = (),
-) -> tuple[Alternative, ...]:
-    """The best plan on each accelerator, best first, then those without one and why.
-
-    Arguments and units as in :func:`recommend`. Source: :func:`planner.sizing.search.search`.
-    """
-    found = find(workload, database, gpus=gpus, price_overrides=price_overrides, models=models)
-    return alternatives(found, top=None, with_best=True)
 
 
 def alternatives(found: Search, *, top: int | None, with_best: bool = False) -> tuple[Alternative, ...]:
@@ -268,54 +250,6 @@ def _efficiency_kinds(found: Search, sized: Sized) -> set[str]:
     for fmt in set(sized.seat.precision.formats.values()):
         kinds.add(chip.efficiency("matmul", fmt, engine).kind)
     return kinds
-
-
-def _nearest_miss(found: Search) -> NearestMiss | None:
-    rows, screened = found.rows, found.screened
-    if rows is None or screened is None or not len(rows):
-        if not found.rejected:
-            return None
-        name, reason = sorted(found.rejected.items(), key=lambda item: _memory_first(item[1]))[0]
-        return NearestMiss(accelerator=name, constraint="memory", wanted=0.0, got=0.0, statement=f"{name}: {reason}")
-    at = int(np.argmin(screened.violation))
-    seat, ratio = rows.seats[at], float(screened.violation[at])
-    constraint = screened.constraint[at]
-    wanted, got = 1.0, ratio
-    for slo in found.workload.slo:
-        if constraint == f"{slo.metric}_{slo.statistic}":
-            wanted, got = slo.limit_s, slo.limit_s * ratio
-    layout = seat.layout
-    place = f"closest is {seat.accelerator.name} with tensor parallel {int(layout.tensor)}"
-    statement = f"{place} at batch {screened.batch[at]:.0f}: {constraint} is {ratio:.2f} times its limit"
-    if ratio <= 1.0 and found.workload.hardware.max_gpus:
-        constraint = "hardware.max_gpus"
-        statement = f"{place}: it keeps every limit with more than the {found.workload.hardware.max_gpus} allowed"
-    elif ratio <= 1.0:
-        constraint = "all limits together"
-        statement = f"{place}: it comes close to every limit, and no rate keeps them all"
-    shape: dict[str, Any] = {
-        "accelerator": seat.accelerator.name,
-        "tensor_parallel": int(layout.tensor),
-        "pipeline_parallel": int(layout.pipeline),
-        "data_parallel": int(layout.data),
-        "expert_parallel": int(layout.expert),
-        "weight_dtype": seat.precision.weights,
-        "kv_dtype": seat.precision.kv,
-        "batch": float(screened.batch[at]),
-        "speculation": rows.options[at].label,
-    }
-    return NearestMiss(
-        accelerator=seat.accelerator.name,
-        constraint=constraint,
-        wanted=wanted,
-        got=got,
-        statement=statement,
-        configuration=shape,
-    )
-
-
-def _memory_first(reason: str) -> tuple[int, str]:
-    return (0 if reason.startswith("does not fit") else 1, reason)
 
 
 def _what_would_change(found: Search, plan: Plan) -> tuple[str, ...]:

@@ -176,7 +176,7 @@ class Plan(Result):
 
     accelerator: str
     gpus: int
-    gpus_interval: Interval | None = None  # of the same configuration, were steps as fast or slow as theirs says
+    gpus_interval: Interval | None = None  # of the same accelerator, were steps as fast or slow as theirs says
     replicas: int  # serving replicas plus spares
     spare_replicas: int
     gpus_per_replica: int

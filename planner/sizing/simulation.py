@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from planner.errors import InputError, NoPlanError
+from planner.errors import InputError
 from planner.hardware import Database
 from planner.hardware.intervals import Known
 from planner.serving.fleet import Routing
@@ -14,6 +14,7 @@ from planner.serving.statistics import Columns, columns, verdict
 from planner.sizing.confirm import confirm_best, traffic_for
 from planner.sizing.fleet_range import with_ranges
 from planner.sizing.intervals import known_of, latency_with_intervals
+from planner.sizing.nearest_miss import no_aggregated_plan
 from planner.sizing.plan import build_plan, max_batch
 from planner.sizing.recommend import find
 from planner.sizing.replica_simulation import EDGE, Traffic, draw_traffic, latency_of, replay_traffic, run_traffic
@@ -51,7 +52,7 @@ def simulate_plan(
     """
     found = find(workload, database, gpus=gpus, price_overrides=price_overrides, models=models)
     if not found.found:
-        raise NoPlanError("no feasible plan to simulate")
+        raise no_aggregated_plan(found)
     found, _ = confirm_best(found)
     sized = found.found[0]
     plan = with_ranges(found, [sized], [build_plan(found, sized)])[0]

@@ -8,10 +8,10 @@ import pytest
 
 from planner.hardware import Database
 from planner.hardware.intervals import Factors, Known
-from planner.sizing import EstimateRequest, estimate, recommend
+from planner.sizing import EstimateRequest, compare_on_workload, estimate, recommend
 from planner.sizing.fleet_range import fleet_ranges
 from planner.sizing.intervals import latency_with_intervals
-from planner.sizing.recommend import compare_on_workload, find
+from planner.sizing.recommend import find
 from planner.sizing.result import Latency, Percentiles, Plan
 from planner.sizing.simulation import simulate_plan
 from planner.workload import load_workload
@@ -73,7 +73,7 @@ def test_a_plan_carries_them(database: Database, simulate: bool) -> None:
 def test_rivals_and_comparisons_carry_them(database: Database) -> None:
     workload = load_workload("w", text=TEXT.replace('"h100-sxm"', '"h100-sxm", "h200-sxm", "mi300x"'))
     rivals = recommend(workload, database, simulate=False).alternatives
-    listed = compare_on_workload(workload, database)
+    listed = compare_on_workload(workload, database).accelerators
     plans = [a.plan for a in (*rivals, *listed) if a.plan is not None]
     assert len(plans) == 5
     for plan in plans:
