@@ -222,7 +222,7 @@ def _warnings(here: Priced, asked: Asked) -> tuple[str, ...]:
 
 def _curves_of_others(data: AcceptanceData, asked: Asked) -> tuple[str, ...]:
     """That the user's own curves are all of other models or tasks, which may be a slip in a name."""
-    model, task = str(asked.configuration["model"]), asked.speculation.task
+    model, task = str(asked.configuration.get("model", "")), asked.speculation.task
     if not data.own or any(data.users(model, o.method, task) for o in data.own):
         return ()
     known = dict.fromkeys(f"{o.method} for {o.model or 'any model'}, {o.task or 'any task'}" for o in data.own)
