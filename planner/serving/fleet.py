@@ -31,6 +31,7 @@ def simulate_fleet(
     acceptance: Sequence[float] = (),
     concurrency: int | None = None,
     think_time_s: float = 0.0,
+    staggered: bool = False,
     follow: Follow | None = None,
     prefilled: bool = False,
     seed: int = 0,
@@ -40,7 +41,8 @@ def simulate_fleet(
     The router sends a request on at its arrival: to the replica with the fewest requests in it
     (``least-loaded``), to the emptier of two drawn at random, in turn, at random, or to the one its first
     prefix block names. Other arguments as in :func:`planner.serving.simulator.simulate`; ``follow`` as in
-    :func:`planner.serving.simulator.run_replica`. Raises InputError for an unknown routing.
+    :func:`planner.serving.simulator.run_replica`,
+    ``staggered`` as in :func:`planner.serving.simulator.closed_loop`. Raises InputError for an unknown routing.
 
     Source: Mitzenmacher, "The power of two choices in randomized load balancing", 2001.
     """
@@ -50,7 +52,7 @@ def simulate_fleet(
         raise InputError(f"replicas is {replicas}", expected="1 or more")
     limits.check(requests)
     progress = Progress(requests, draw_all_steps(requests, acceptance, seed), prefilled)
-    follow, arrivals = opening(progress, concurrency, think_time_s, follow)
+    follow, arrivals = opening(progress, concurrency, think_time_s, follow, staggered=staggered)
     completions: list[tuple[float, int, int]] = []  # heap of (time, order, request)
     order = iter(range(1 << 62))
 

@@ -132,15 +132,21 @@ def run_replica(
 
 
 def opening(
-    progress: Progress, concurrency: int | None, think_time_s: float, follow: Follow | None, apart_s: float = 0.0
+    progress: Progress,
+    concurrency: int | None,
+    think_time_s: float,
+    follow: Follow | None,
+    apart_s: float = 0.0,
+    staggered: bool = False,
 ) -> tuple[Follow | None, list[tuple[float, int]]]:
     """Who follows a completion, and the (arrival [s], request) that wait for none, in order.
 
     A closed loop of ``concurrency`` [1] with ``think_time_s`` and ``apart_s`` [s] takes the place of ``follow``.
+    ``staggered``: those who open it come at their own arrival times instead of together.
     Source: :func:`closed_loop`, :func:`starts`.
     """
     if concurrency is not None:
-        follow = closed_loop(progress, concurrency, think_time_s, apart_s)
+        follow = closed_loop(progress, concurrency, think_time_s, apart_s, staggered)
     return follow, [(progress.arrival[i], i) for i in starts(progress, concurrency)]
 
 
@@ -170,17 +176,20 @@ def starts(progress: Progress, concurrency: int | None) -> Sequence[int]:
     return sorted((i for i, t in enumerate(arrival) if t != math.inf), key=arrival.__getitem__)
 
 
-def closed_loop(progress: Progress, concurrency: int, think_time_s: float, apart_s: float = 0.0) -> Follow:
+def closed_loop(
+    progress: Progress, concurrency: int, think_time_s: float, apart_s: float = 0.0, staggered: bool = False
+) -> Follow:
     """Whoever completes is followed by the next request in line, after ``think_time_s`` [s].
 
-    Those that follow completions of one step, as those that open the loop, come ``apart_s`` [s] after one another.
+    Those that follow completions of one step, as those that open the loop, come ``apart_s`` [s] after one another;
+    ``staggered`` leaves those that open it at their own arrival times.
     Raises InputError for less than one at a time. Source: benchmark clients with a maximum concurrency.
     """
     if concurrency < 1:
         raise InputError(f"concurrency is {concurrency}", expected="1 or more")
     count = len(progress.arrival)
     upcoming = iter(range(min(concurrency, count), count))
-    for i in range(min(concurrency, count)):
+    for i in range(0 if staggered else min(concurrency, count)):
         progress.arrival[i] = i * apart_s
     step, before = -1.0, 0  # the last step that completed requests, and how many so far
 

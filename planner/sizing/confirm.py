@@ -166,19 +166,21 @@ def _may_grow(found: Search, sized: Sized) -> bool:
     return most is None or sized.gpus + int(sized.rows.devices[0, 0]) <= most
 
 
-def traffic_for(found: Search, sized: Sized, count: int, seed: int) -> Traffic:
-    """Traffic of one serving replica at peak: its share of the rate, or of the users in a closed loop.
+def traffic_for(found: Search, sized: Sized, count: int, seed: int, several: int = 1) -> Traffic:
+    """Traffic of ``several`` serving replicas at peak: their share of the rate, or of the users in a closed loop.
 
     Source: the workload's demand.
     """
     demand = found.workload.demand
-    rate = float(sized.served.rate[0, 0])
+    rate, in_service = several * float(sized.served.rate[0, 0]), several * float(sized.served.mean_batch[0, 0])
     if demand.concurrent_users is None:
-        return draw_traffic(found, rate, count, seed, float(sized.served.mean_batch[0, 0]))
+        return draw_traffic(found, rate, count, seed, in_service)
     serving = sized.replicas - sized.spares
-    users = max(1, math.ceil(demand.concurrent_users * demand.peak_to_mean / serving))
-    drawn = draw_traffic(found, rate, max(count, 4 * users), seed, 0.0)
-    return replace(drawn, concurrency=users, think_time_s=demand.think_time)
+    streams = demand.concurrent_users * demand.peak_to_mean * found.load.fan_out
+    each = max(1, math.ceil(streams * several / serving))
+    # who is not in service thinks, and returns at the same rate
+    drawn = draw_traffic(found, rate, max(count, 4 * each), seed, min(each, in_service))
+    return replace(drawn, concurrency=each, think_time_s=demand.think_time)
 
 
 def _measure(found: Search, sized: Sized, seed: int, scale: float = 1.0) -> Measured:

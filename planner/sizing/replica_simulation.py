@@ -36,7 +36,7 @@ Vector = npt.NDArray[np.float64]
 class Traffic:
     """Requests for one or several replicas; ``resident`` first ones stand for those already in service.
 
-    ``concurrency`` and ``think_time_s`` [s]: a closed loop instead of arrival times.
+    ``concurrency`` and ``think_time_s`` [s]: a closed loop that the first arrival times open.
     ``prefix_block_tokens`` a hash of their prefixes stands for [tokens].
     """
 
@@ -218,7 +218,7 @@ def run_traffic(
     run = simulate_fleet(
         requests, step if scale == 1.0 else step.scaled(scale), limits,
         replicas=replicas, routing=routing, acceptance=draft_acceptance(sized), concurrency=traffic.concurrency,
-        think_time_s=traffic.think_time_s, seed=seed,
+        think_time_s=traffic.think_time_s, staggered=True, seed=seed,
     )  # fmt: skip
     latencies = columns(run.records[traffic.resident :], EDGE, EDGE)
     overhead = float(sized.rows.request_overhead[0, 0])

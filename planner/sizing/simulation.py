@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from planner.errors import InputError
 from planner.hardware import Database
@@ -111,8 +110,7 @@ def _drawn(
     if count > MOST_SEQUENCES:
         raise InputError(f"{count} sequences would be drawn", expected=f"at most {MOST_SEQUENCES}")
     if workload.demand.concurrent_users is not None:
-        one = traffic_for(found, sized, count, seed)
-        return replace(one, concurrency=(one.concurrency or 1) * several)
+        return traffic_for(found, sized, count, seed, several)
     resident = float(sized.served.mean_batch[0, 0]) * several if rate is None else 0.0
     return draw_traffic(found, planned, count, seed, resident)
 

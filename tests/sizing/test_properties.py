@@ -63,6 +63,18 @@ def test_users_and_rate_agree(database: Database) -> None:
     assert by_users.throughput.requests_per_second == pytest.approx(20, rel=0.05)
 
 
+def test_users_do_not_all_come_at_once(database: Database) -> None:
+    """The simulated loop starts as it goes on: a burst of everybody's prompts would break limits nobody has."""
+    only = ("reliability.spare_replicas=0", 'serving.mode="aggregated"', 'hardware.allow=["h200-sxm"]')
+    users = BASE.replace("requests_per_second = 20", 'concurrent_users = 360\nthink_time = "10s"')
+    found = plan(database, *only, text=users)
+    assert found.simulated is not None and found.simulated.closed_form is not None
+    closed = found.simulated.closed_form
+    assert found.latency.time_per_output_token_s.mean == pytest.approx(closed.time_per_output_token_s.mean, rel=0.05)
+    assert found.latency.e2e_s.mean == pytest.approx(closed.e2e_s.mean, rel=0.05)
+    assert found.latency.ttft_s.p95 < 2 * closed.ttft_s.p95
+
+
 def test_tokens_per_day_and_rate_agree(database: Database) -> None:
     daily = BASE.replace("requests_per_second = 20", f"tokens_per_day = {20.0 * 400 * 86400}")
     assert plan(database, text=daily).gpus == plan(database).gpus
