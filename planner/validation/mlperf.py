@@ -40,7 +40,7 @@ BUDGET = 8192
 #: share of memory submitters give the engine: NVIDIA's and AMD's published configurations, 0.90 to 0.97
 CACHE_FRACTION = 0.95
 #: requests of a simulated server run that count, and most before them that fill the replica
-COUNTED = 800
+COUNTED = 2400
 PERCENTILE = 0.99
 #: 99th percentile over mean of the time per token that a search starts from
 FIRST_GUESS = 1.15

@@ -179,7 +179,8 @@ def test_speculation_before_a_small_batch_for_a_refactoring_workload(refactor: S
     assert speculation.cost_multiple < 1
     small = refactor.small_batch_only
     assert small is not None
-    assert small.cost_multiple > 2 > speculation.cost_multiple
+    assert small.cost_multiple > 1 > speculation.cost_multiple
+    assert small.cost_multiple > 1.5 * speculation.cost_multiple
     assert small.batch < refactor.base.batch
     assert f"{small.cost_multiple:.3g} times the cost" in refactor.statement
     assert "speculation" in refactor.hypotheses[-1]

@@ -189,8 +189,9 @@ def test_the_served_rate_keeps_its_limits(first: float, token: float, database: 
     for _ in range(40):  # the sequences of that rate
         middle = (low + high) / 2
         low, high = (middle, high) if state.rate(middle) <= rate else (low, middle)
-    seen_first, seen_token, _ = percentiles(state, low, seed=5)
-    assert seen_first < first * 1.1 and seen_token < token * 1.12  # another draw of requests
+    draws = [percentiles(state, low, seed) for seed in range(5, 9)]  # a 99th percentile differs by a tenth of itself
+    seen_first, seen_token = (sum(d[k] for d in draws) / len(draws) for k in (0, 1))
+    assert seen_first < first * 1.1 and seen_token < token * 1.12
     assert served_rate(state, first, token / 2) < rate
 
 

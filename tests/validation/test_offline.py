@@ -124,7 +124,7 @@ def test_static_batches_and_first_tokens(database: Database) -> None:
     metrics = {c.id: (c.metric, c.kind, c.load) for c in compared}
     assert metrics["s1"] == ("throughput", "static batch", "batch 96")
     assert metrics["s3"] == ("ttft", "static batch", "batch 1")
-    assert all(c.error < 0.5 for c in compared)
+    assert all(0.5 < c.ratio < 2 for c in compared)  # engines of early 2024 are slower than their kernels
 
 
 def test_prefill_and_decode_alone(database: Database) -> None:
