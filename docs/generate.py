@@ -254,6 +254,13 @@ def live_engine_page() -> str:
     return live_engine.page()
 
 
+def gpu_page() -> str:
+    """Steps measured on a GPU beside the planner's."""
+    from bench import gpu_comparison
+
+    return gpu_comparison.page()
+
+
 PAGES = {
     "accuracy.md": accuracy_page,
     "accuracy.svg": accuracy_picture,
@@ -264,6 +271,10 @@ PAGES = {
     "reference/workload.md": workload_page,
     "reference/result.md": result_page,
 }
+
+
+if (DOCS.parent / "bench" / "data" / "gpu_steps.csv").exists():  # only where a GPU was at hand
+    PAGES["gpu-steps.md"] = gpu_page
 
 
 def main() -> int:
