@@ -189,8 +189,9 @@ def closed_loop(
         raise InputError(f"concurrency is {concurrency}", expected="1 or more")
     count = len(progress.arrival)
     upcoming = iter(range(min(concurrency, count), count))
-    for i in range(0 if staggered else min(concurrency, count)):
-        progress.arrival[i] = i * apart_s
+    if not staggered:
+        for i in range(min(concurrency, count)):
+            progress.arrival[i] = i * apart_s
     step, before = -1.0, 0  # the last step that completed requests, and how many so far
 
     def follow(_: int, completed: float) -> list[tuple[float, int]]:

@@ -177,10 +177,10 @@ def traffic_for(found: Search, sized: Sized, count: int, seed: int, several: int
         return draw_traffic(found, rate, count, seed, in_service)
     serving = sized.replicas - sized.spares
     streams = demand.concurrent_users * demand.peak_to_mean * found.load.fan_out
-    each = max(1, math.ceil(streams * several / serving))
+    concurrency = max(1, math.ceil(streams * several / serving))
     # who is not in service thinks, and returns at the same rate
-    drawn = draw_traffic(found, rate, max(count, 4 * each), seed, min(each, in_service))
-    return replace(drawn, concurrency=each, think_time_s=demand.think_time)
+    drawn = draw_traffic(found, rate, max(count, 4 * concurrency), seed, min(concurrency, in_service))
+    return replace(drawn, concurrency=concurrency, think_time_s=demand.think_time)
 
 
 def _measure(found: Search, sized: Sized, seed: int, scale: float = 1.0) -> Measured:

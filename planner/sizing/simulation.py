@@ -109,10 +109,9 @@ def _drawn(
     count = requests if duration_s is None else max(1, round(planned * duration_s))
     if count > MOST_SEQUENCES:
         raise InputError(f"{count} sequences would be drawn", expected=f"at most {MOST_SEQUENCES}")
-    if workload.demand.concurrent_users is not None:
+    if rate is None or workload.demand.concurrent_users is not None:
         return traffic_for(found, sized, count, seed, several)
-    resident = float(sized.served.mean_batch[0, 0]) * several if rate is None else 0.0
-    return draw_traffic(found, planned, count, seed, resident)
+    return draw_traffic(found, planned, count, seed, 0.0)
 
 
 def _classes(
