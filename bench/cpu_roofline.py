@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import commented_csv
 from planner.cost.layout import Layout
 from planner.cost.machine import Machine, machine
 from planner.cost.prefill import PrefillModel
@@ -249,9 +250,7 @@ def write(points: list[Point], measured: dict[str, Measurement], parameters: int
 def read(path: Path = DATA) -> list[Point]:
     """The points of the file."""
     kinds = {f.name: {"str": str, "int": int, "float": float}[str(f.type)] for f in fields(Point)}
-    with path.open(newline="") as file:
-        lines = (line for line in file if not line.startswith("#"))
-        return [Point(**{k: kinds[k](v) for k, v in row.items()}) for row in csv.DictReader(lines)]
+    return [Point(**{k: kinds[k](v) for k, v in row.items()}) for row in commented_csv.rows(path)]
 
 
 def main() -> int:

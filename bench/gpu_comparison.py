@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import statistics
@@ -14,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.gpu_shapes import CONFIGS, TITLES
+from bench import commented_csv
+from bench.gpu_shapes import CONFIGS, TITLES, shape_of
 from planner.cost.experts import distinct_experts
 from planner.cost.layout import Layout
 from planner.cost.machine import OPERATORS, Machine, machine
@@ -63,18 +63,12 @@ class Point:
     graph: int
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    """Rows of a file whose comments begin with #."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
-
-
 def read(folder: Path = DATA) -> list[Point]:
     """The points of a session; those that raised are left out."""
     convert = {"int": int, "float": float, "str": str, "float | None": lambda v: float(v) if v else None}
     kinds = {f.name: convert[str(f.type)] for f in fields(Point)}
-    rows = table(folder / FILES[0])
-    return [Point(**{k: kind(row[k]) for k, kind in kinds.items()}) for row in rows if not row["error"]]
+    kept = commented_csv.rows(folder / FILES[0])
+    return [Point(**{k: kind(row[k]) for k, kind in kinds.items()}) for row in kept if not row["error"]]
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ class Session:
 def load(folder: Path = DATA) -> Session:
     """A session's folder, as ``measure`` or ``keep`` left it."""
     entry = folder / FILES[3]
-    best = {row["figure"]: float(row["best"]) for row in table(folder / FILES[1])}
+    best = {row["figure"]: float(row["best"]) for row in commented_csv.rows(folder / FILES[1])}
     notes = json.loads((folder / FILES[2]).read_text(encoding="utf-8"))
     return Session(read(folder), notes, best, entry.read_text(encoding="utf-8") if entry.exists() else None)
 
@@ -285,9 +279,8 @@ def coverage_lines(rows: Sequence[Row], configs: Mapping[str, Any]) -> list[str]
         if not p.distinct_experts or p.phase != "decode" or (p.architecture, p.batch) in seen:
             continue
         seen.add((p.architecture, p.batch))
-        config = configs[p.architecture]
-        experts = config.get("num_experts") or config["num_local_experts"]
-        formula = distinct_experts(experts, config["num_experts_per_tok"], float(p.batch))
+        shape = shape_of(p.architecture, configs[p.architecture])
+        formula = distinct_experts(shape.experts, shape.top_k, float(p.batch))
         guesses = next(iter(r.predicted.values()))
         lines.append(
             f"| {p.architecture} | {p.batch} | {p.distinct_experts:.1f} | {formula:.1f} "
@@ -352,7 +345,7 @@ def page(folder: Path = DATA) -> str:
         *(f"| {n} | {TITLES[n]} | {c['num_hidden_layers']} |" for n, c in CONFIGS.items()), "",
         "## Ceilings of the session", "", "| figure | best | method |", "|---|---|---|",
     ]  # fmt: skip
-    for row in table(folder / FILES[1]):
+    for row in commented_csv.rows(folder / FILES[1]):
         best = float(row["best"])
         shown = f"{best * 1e6:.2f} us" if row["unit"] == "s" else f"{best / 1e12:.3g} T{row['unit']}"
         lines.append(f"| {row['figure']} | {shown} | {row['method']} |")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
+from bench import commented_csv
 from planner.hardware import Database
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -24,8 +24,7 @@ LEFT_OUT = {
 
 
 def rows(name: str) -> list[dict[str, str]]:
-    lines = (FIXTURES / name).read_text(encoding="utf-8").splitlines()
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    return commented_csv.rows(FIXTURES / name)
 
 
 def test_every_figure_is_the_datasheets(database: Database) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 
 import pytest
 
+from bench import commented_csv
 from bench.cpu_roofline import BATCHES, CEILINGS, CONTEXTS, FLOOR, PROMPTS, read, summary
 
 GUIDE = Path(__file__).resolve().parent.parent.parent / "docs" / "guides" / "measure.md"
@@ -28,8 +28,7 @@ def test_no_point_is_faster_than_its_bound() -> None:
 
 
 def test_ceilings_are_recorded() -> None:
-    with CEILINGS.open(newline="") as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    rows = commented_csv.rows(CEILINGS)
     assert {r["kernels"] for r in rows} == {"torch", "numpy"}
     assert all(float(r["best"]) > 0 and int(r["repetitions"]) >= 3 for r in rows)
 
