@@ -35,7 +35,10 @@ NAMES = {
     "ceilings": "the session's ceilings alone",
     "entry": "what `planner measure` wrote",
 }
-PARTS = {"attention": "attention", "matmul": "weight matmuls", "experts": "experts", "indexer": "indexer"}
+PARTS = {
+    "attention": "attention", "matmul": "weight matmuls", "experts": "experts",
+    "indexer": "indexer with its choice of tokens",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,16 @@ class Point:
     attention_kernel: str
     experts_kernel: str
     graph: int
+
+    def alone(self, part: str) -> float:
+        """Seconds of one of :data:`PARTS` timed alone, [s]; 0 where it wasn't."""
+        seconds: float = getattr(self, f"{part}_seconds") or 0.0
+        return seconds + (self.choice_seconds or 0.0) if part == "indexer" else seconds
+
+    @property
+    def rest(self) -> float:
+        """What no part timed alone accounts for, [s]; negative where they took longer alone."""
+        return self.seconds - sum(self.alone(part) for part in PARTS)
 
 
 def read(folder: Path = DATA) -> list[Point]:
@@ -183,6 +196,11 @@ class Row:
         """Predicted over measured, less one."""
         return self.predicted[name]["step"] / self.point.seconds - 1
 
+    def error_besides_attention(self, name: str) -> float:
+        """That of a decode step with the attention kernel's measured time in place of the predicted one."""
+        found = self.predicted[name]
+        return (found["step"] - found["attention"] + self.point.alone("attention")) / self.point.seconds - 1
+
 
 def rows_of(session: Session) -> list[Row]:
     """Every point predicted on every machine."""
@@ -240,7 +258,7 @@ def error_lines(rows: Sequence[Row]) -> list[str]:
 def part_lines(rows: Sequence[Row], name: str) -> list[str]:
     """Decode's parts, timed alone, beside the planner's: median of measured over predicted."""
     lines = [
-        "| model | " + " | ".join(PARTS.values()) + " | choice of the best tokens | everything else |",
+        "| model | " + " | ".join(PARTS.values()) + " | everything else | error, attention as measured |",
         "|---|" + "---|" * (len(PARTS) + 2),
     ]
     for (model, phase), some in groups_of(rows).items():
@@ -248,23 +266,13 @@ def part_lines(rows: Sequence[Row], name: str) -> list[str]:
             continue
         cells = []
         for part in PARTS:
-            ratios = [
-                measured / r.predicted[name][part]
-                for r in some
-                if (measured := getattr(r.point, f"{part}_seconds")) and r.predicted[name].get(part)
-            ]
+            ratios = [r.point.alone(part) / guess for r in some if (guess := r.predicted[name].get(part))]
             cells.append(f"{statistics.median(ratios):.2f}" if ratios else "")
-        choices = [r.point.choice_seconds / r.point.seconds for r in some if r.point.choice_seconds]
-        cells.append(f"{statistics.median(choices):.0%} of the step" if choices else "")
-        rest = [1 - parts_seconds(r.point) / r.point.seconds for r in some]
-        cells.append(f"{statistics.median(rest):.0%} of the step")
+        cells.append(f"{statistics.median(r.point.rest / r.point.seconds for r in some):.0%} of the step")
+        errors = [r.error_besides_attention(name) for r in some]
+        cells.append(f"{statistics.fmean(map(abs, errors)):.0%} ({statistics.fmean(errors):+.0%})")
         lines.append(f"| {model} | {' | '.join(cells)} |")
     return lines
-
-
-def parts_seconds(point: Point) -> float:
-    """The parts that were timed alone, together, [s]."""
-    return sum(getattr(point, f"{part}_seconds") or 0.0 for part in (*PARTS, "choice"))
 
 
 def coverage_lines(rows: Sequence[Row], configs: Mapping[str, Any]) -> list[str]:
@@ -340,7 +348,8 @@ def page(folder: Path = DATA) -> str:
         "is overwritten before each. No engine runs: no scheduler, no sampling. Attention takes the fastest of torch's",
         "and Triton kernels at each point, experts of a Triton kernel and `torch._grouped_mm`; all are plain, and",
         "each was checked against torch's operator first. Routing is even. Index keys are fp8 as in DeepSeek V3.2,",
-        "chosen with `torch.topk`. Nothing was fitted to this page.", "",
+        "chosen with `torch.topk`; prompts no longer than the tokens chosen skip the indexer. Nothing was fitted to",
+        "this page.", "",
         "| model | shape | layers |", "|---|---|---|",
         *(f"| {n} | {TITLES[n]} | {c['num_hidden_layers']} |" for n, c in CONFIGS.items()), "",
         "## Ceilings of the session", "", "| figure | best | method |", "|---|---|---|",
@@ -357,7 +366,9 @@ def page(folder: Path = DATA) -> str:
         "nothing may lie.", "",
         "## Parts alone", "",
         f"Parts of decode steps timed alone, over the planner's ({NAMES[names[0]]}): medians of the points.",
-        "Everything else is norms, rotary embedding, routing and what separate timing hides.", "",
+        "Everything else is norms, rotary embedding, routing and what separate timing hides. The last column is the",
+        "error of the step with the attention kernel's own time in place of the planner's, which are those of engines'",
+        "kernels: the Triton kernel for MLA is no FlashMLA.", "",
         *part_lines(rows, names[0]), "",
         "## Experts touched", "", *coverage_lines(rows, session.configs), "",
         "## Sparse beside dense", "", "The step with an indexer over the one without.", "", *sparse_lines(rows), "",

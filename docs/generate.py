@@ -265,16 +265,13 @@ PAGES = {
     "accuracy.md": accuracy_page,
     "accuracy.svg": accuracy_picture,
     "closed-forms.md": closed_forms_page,
+    "gpu-steps.md": gpu_page,
     "live-engine.md": live_engine_page,
     "speculation-map.md": speculation_page,
     "reference/cli.md": cli_page,
     "reference/workload.md": workload_page,
     "reference/result.md": result_page,
 }
-
-
-if (DOCS.parent / "bench" / "data" / "gpu_steps.csv").exists():  # only where a GPU was at hand
-    PAGES["gpu-steps.md"] = gpu_page
 
 
 def main() -> int:
