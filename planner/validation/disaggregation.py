@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -79,11 +79,12 @@ def pool_constants(root: Path) -> dict[str, dict[str, float]]:
 
 
 def compare_disaggregated(
-    points: Sequence[MeasuredPoint], database: Database
+    points: Sequence[MeasuredPoint], database: Database, constants: Mapping[str, Mapping[str, float]] | None = None
 ) -> tuple[list[Comparison], list[Skipped]]:
     """Time per output token and to the first one of disaggregated points beside the measured ones, [s].
 
     Mean where given, else median, and the 99th percentile. Points that are none are left out without a word.
+    ``constants`` as of :func:`pool_constants`, which they are by default.
     Source: :func:`predict_disaggregated`.
     """
     found: list[Comparison] = []
@@ -96,7 +97,7 @@ def compare_disaggregated(
         key = _key(point)
         if key not in known:
             try:
-                known[key] = predict_disaggregated(point, database)
+                known[key] = predict_disaggregated(point, database, constants=constants)
             except InputError as error:
                 known[key] = error
         predicted = known[key]
@@ -134,7 +135,12 @@ def _figures(point: MeasuredPoint) -> list[tuple[str, str, float]]:
     return found
 
 
-def predict_disaggregated(point: MeasuredPoint, database: Database, seed: int = 0) -> Prediction:
+def predict_disaggregated(
+    point: MeasuredPoint,
+    database: Database,
+    seed: int = 0,
+    constants: Mapping[str, Mapping[str, float]] | None = None,
+) -> Prediction:
     """Run the point's closed loop over both pools; InputError when the configuration cannot be, [s].
 
     Output throughput is over all accelerators of both pools, [tokens/s]. Source:
@@ -146,7 +152,7 @@ def predict_disaggregated(point: MeasuredPoint, database: Database, seed: int = 
     if point.speculation not in ("", "mtp", "unknown"):
         raise InputError(f"speculation {point.speculation!r} is none we can run in two pools")
     point = _as_run(point, database)
-    constants = pool_constants(database_root())
+    constants = constants or pool_constants(database_root())
     own = {**GENERIC, **constants["any"], **constants.get(point.engine, {})}
     each = max(1.0, point.concurrency / STREAMS)
     streams = min(point.concurrency, STREAMS)
