@@ -13,18 +13,31 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench import commented_csv
+
+if TYPE_CHECKING:
+    from planner.hardware import Database
+    from planner.validation.points import MeasuredPoint
+
 DATA = Path(__file__).resolve().parent / "data"
 ROWS, QUEUED, ABLATION = DATA / "accuracy.csv", DATA / "queued.csv", DATA / "ablation.csv"
+PEERS = DATA / "peers.csv"
 CASES = ("bare", "fitted", "held_out", "accelerator_held_out", "peer")
+FORMULAE = ("genz", "roofline")
 TITLES = {
     "bare": "kernels alone", "fitted": "fitted on all", "held_out": "group left out",
-    "accelerator_held_out": "accelerator left out", "peer": "AIConfigurator 0.12",
+    "accelerator_held_out": "accelerator left out", "peer": "AIConfigurator 0.12", "genz": "GenZ 0.0.16",
+    "roofline": "plain roofline",
 }  # fmt: skip
+#: other planners that say something of part of the rows, the same of ours: title
+ALSO = {"peer": "group left out, on AIConfigurator's rows", "genz": "group left out, on GenZ's rows"}
 METRICS = {"tpot": "time per output token", "ttft": "time to first token"}
 EVERY = 4  # points of the ablation
+SHOWN = ("tpot_median", "tpot_bias", "ttft_median", "ttft_bias")
 
 
 @dataclass(frozen=True)
@@ -47,15 +60,20 @@ class Row:
 
 
 def read(path: Path = ROWS) -> list[Row]:
-    """The rows of the table."""
+    """The rows of the table, with what other formulae say of them."""
+    formulae = {r["id"]: r for r in commented_csv.rows(PEERS)}
     with path.open(encoding="utf-8", newline="") as lines:
-        return [
-            Row(
-                r["table"], r["model"], r["accelerator"], r["engine"], r["odd"] == "1", r["metric"],
-                float(r["measured"]), {c: float(r[c]) if r[c] else None for c in CASES},
-            )
-            for r in csv.DictReader(lines)
-        ]  # fmt: skip
+        found = []
+        for r in csv.DictReader(lines):
+            theirs = {who: formulae[r["id"]][f"{who}_{r['metric']}"] for who in FORMULAE}
+            figures = {case: float(x) if x else None for case, x in [*((c, r[c]) for c in CASES), *theirs.items()]}
+            found.append(
+                Row(
+                    r["table"], r["model"], r["accelerator"], r["engine"], r["odd"] == "1", r["metric"],
+                    float(r["measured"]), figures,
+                )
+            )  # fmt: skip
+        return found
 
 
 def errors(rows: Iterable[Row], case: str) -> tuple[int, float, float, float, float]:
@@ -82,6 +100,13 @@ def page() -> str:
         "- *accelerator left out*: without any row of the accelerator.", "",
         "Constants belong to an accelerator and number format, to an engine's generation or to its kernels; none to a",
         "model or a row. Groups off by more than half in the median are in no fit and in every score; they are listed.",
+        "", "Beside them, what others say of the same rows:", "",
+        "- AIConfigurator: its own predictions, partly from kernel tables fitted on rows like these.",
+        "- GenZ: a decode step of the whole batch at the middle of its output, and the prefill of one prompt, with the",
+        "  datasheets' figures; models with multi-head latent attention it does not know.",
+        "- *plain roofline*, as of LLM-Viewer: the same two, every operator at the datasheet's peak or bandwidth.",
+        "", "The last two know of no queue, so first tokens are a lone prompt's; `bench/peers.py` says how each",
+        "was asked.",
     ]  # fmt: skip
     for table, title in (("sample", "InferenceX and NVIDIA runs, dense and mixture-of-experts models"),
                          ("deepseek-r1", "DeepSeek-R1 across makers, aggregated, without drafts")):  # fmt: skip
@@ -89,13 +114,13 @@ def page() -> str:
                   "|---|---|---|---|---|---|---|"]  # fmt: skip
         for metric, name in METRICS.items():
             some = [r for r in rows if (r.table, r.metric) == (table, metric)]
-            for case in CASES:
+            for case in TITLES:
                 n, median, mean, p90, bias = errors(some, case)
                 if n:
                     lines.append(_line(name, TITLES[case], n, median, mean, p90, bias))
-            theirs = [r for r in some if r.predicted["peer"] is not None]
-            if theirs:
-                lines.append(_line(name, "group left out, on AIConfigurator's rows", *errors(theirs, "held_out")))
+                theirs = [r for r in some if case in ALSO and r.predicted[case] is not None]
+                if theirs:
+                    lines.append(_line(name, ALSO[case], *errors(theirs, "held_out")))
     lines += queued_section()
     from bench.intervals import section
 
@@ -112,13 +137,15 @@ def page() -> str:
         lines.append(f"| {' | '.join(key)} | {len(tpot)} | {shown} | {'no' if some[0].odd else 'yes'} |")
     if ABLATION.is_file():
         with ABLATION.open(encoding="utf-8", newline="") as found:
+            head = [f"{name}, {table} | bias" for table in ("first table", "DeepSeek-R1") for name in METRICS.values()]
             lines += ["", "## What each term buys", "",
-                      f"Every {EVERY}th row of the first table, one term taken away, with the fitted constants.", "",
-                      "| without | time per output token, median | mean | bias | first token, median | bias |",
-                      "|---|---|---|---|---|---|"]  # fmt: skip
+                      f"Every {EVERY}th row of the two tables, one term taken away, with the fitted constants: median",
+                      "errors and biases.", "", f"| without | {' | '.join(head)} |", "|---" * 9 + "|"]  # fmt: skip
             for r in csv.DictReader(found):
-                median, mean, bias, late, first = (float(x) for k, x in r.items() if k != "without")
-                lines.append(f"| {r['without']} | {median:.1%} | {mean:.1%} | {bias:.2f} | {late:.1%} | {first:.2f} |")
+                cells = (
+                    f"{float(r[k]):.1%}" if k.endswith("median") else f"{float(r[k]):.2f}" for k in r if k != "without"
+                )
+                lines.append(f"| {r['without']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -179,24 +206,25 @@ def picture() -> str:
 
 
 def ablation(folder: Path) -> None:
-    """Errors with one term taken away, on every fourth row of the sample."""
+    """Errors with one term taken away, on every fourth row of each table."""
     from bench.calibration import SAMPLE, clean
 
-    points = [p for p in clean(folder) if p.file == SAMPLE][::EVERY]
+    every = clean(folder)
+    tables = [[p for p in every if (p.file == SAMPLE) == of_sample][::EVERY] for of_sample in (True, False)]
     with ProcessPoolExecutor() as pool, ABLATION.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(("without", "tpot_median", "tpot_mean", "tpot_bias", "ttft_median", "ttft_bias"))
+        writer.writerow(("without", *(f"{table}_{figure}" for table in ("sample", "deepseek_r1") for figure in SHOWN)))
         for name in VARIANTS:
-            ratios = [x for x in pool.map(_ratios, [(p, name) for p in points], chunksize=20) if x is not None]
-            tpot, ttft = (np.array(column) for column in zip(*ratios, strict=True))
-            off, late = abs(tpot - 1), abs(ttft - 1)
-            bias, first = np.exp(np.log(tpot).mean()), np.exp(np.log(ttft).mean())
-            figures = (np.median(off), off.mean(), bias, np.median(late), first)
+            figures: list[float] = []
+            for points in tables:
+                ratios = [x for x in pool.map(_ratios, [(p, name) for p in points], chunksize=20) if x is not None]
+                for ratio in map(np.array, zip(*ratios, strict=True)):
+                    figures += [float(np.median(abs(ratio - 1))), float(np.exp(np.log(ratio).mean()))]
             writer.writerow((name, *(f"{x:.4g}" for x in figures)))
 
 
-def _without(name: str) -> Callable[..., object]:
-    from planner.hardware import Database, load_database
+def without(name: str) -> Callable[..., object]:
+    from planner.hardware import load_database
     from planner.hardware.accelerator import Scale
     from planner.hardware.calibration import Calibration
     from planner.hardware.loading import OPERATORS
@@ -231,40 +259,49 @@ VARIANTS = ("nothing", "end-to-end fit", "engine overheads", "kernel efficiencie
 _known: dict[str, object] = {}
 
 
-def _ratios(task: tuple[object, str]) -> tuple[float, float] | None:
+def _ratios(task: tuple[object, str]) -> tuple[float, ...] | None:
     """Predicted over measured of both figures, [1]."""
     from typing import Any, cast
 
     import planner.cost.experts as experts
     from planner.errors import InputError
     from planner.validation.points import MeasuredPoint
-    from planner.validation.protocols import predict, replica_of
+    from planner.validation.protocols import predict
     from planner.validation.recipes import DEFAULT
 
     point, name = cast(tuple[MeasuredPoint, str], task)
     if name not in _known:
-        _known[name] = _without(name)()
+        _known[name] = without(name)()
     database = cast(Any, _known[name])
     genuine = experts.distinct_experts
+    statistic = "mean" if point.value("tpot", "mean") else "p50"
+    measured = {m: cast(float, point.value(m, statistic)) for m in METRICS}
     if name == RECIPES:
         point = replace(point, recipe=DEFAULT)
     try:
         if name == "expert coverage":
             experts.distinct_experts = _every_expert  # type: ignore[assignment]
         if name in ("the benchmark's protocol", ROOFLINE):
-            replica = replica_of(point, point.workers, database, point.concurrency)
-            c, middle = point.concurrency, point.input_tokens + point.output_tokens / 2
-            limits = replica.step_time.limits
-            totals = [c * middle, *(c * min(middle, x) for x in limits)]
-            step = replica.step_time.decode(c, totals, [float(c)] * len(totals))[0]
-            first = replica.request_overhead_s + step + replica.step_time.prefill(c, [(int(point.input_tokens), 0)])
-            return step / cast(float, point.value("tpot")), first / cast(float, point.value("ttft"))
+            step, first = whole_batch(point, database)
+            return step / measured["tpot"], first / measured["ttft"]
         found = predict(point, database)
-        return found.tpot.mean / cast(float, point.value("tpot")), found.ttft.mean / cast(float, point.value("ttft"))
+        return tuple(found.value(m, statistic) / x for m, x in measured.items())
     except InputError:
         return None
     finally:
         experts.distinct_experts = genuine
+
+
+def whole_batch(point: MeasuredPoint, database: Database) -> tuple[float, float]:
+    """A step of all requests at the middle of their output; that and the prefill of one prompt, [s]."""
+    from planner.validation.protocols import replica_of
+
+    replica = replica_of(point, point.workers, database, point.concurrency)
+    c, middle = point.concurrency, point.input_tokens + point.output_tokens / 2
+    totals = [c * middle, *(c * min(middle, x) for x in replica.step_time.limits)]
+    step = float(replica.step_time.decode(c, totals, [float(c)] * len(totals))[0])
+    prefill = float(replica.step_time.prefill(c, [(int(point.input_tokens), 0)]))
+    return step, replica.request_overhead_s + step + prefill
 
 
 def _every_expert(count: int, _: int, tokens: object, independence: float = 1.0) -> object:
