@@ -160,4 +160,5 @@ def _percent(value: float | None) -> str | None:
 
 def _regret_row(r: Regret) -> tuple[object, ...]:
     level = "all queued" if r.interactivity is None else f"{r.interactivity:g} tokens/s of a user"
+    level = "any" if r.interactivity == 0 else level
     return level, r.groups, _percent(r.median), _percent(r.mean), _percent(r.missed)

@@ -18,8 +18,8 @@ from planner.validation.runs import Compared
 
 Vector = npt.NDArray[np.float64]
 METRICS = ("tpot", "ttft", "throughput", "speedup", "kernel", "acceptance_length")
-#: tokens per second of a user that somebody may ask for, and the share of it a pick may miss it by
-LEVELS = (20.0, 50.0, 100.0)
+#: tokens per second of a user that somebody may ask for, 0 for nobody does, and the share of it a pick may miss it by
+LEVELS = (0.0, 20.0, 50.0, 100.0)
 SLACK = 0.9
 #: bounds of load bands: requests in flight, batches, tokens of a matmul
 BANDS = (1, 4, 16, 64, 256, 1024, 4096)
@@ -53,9 +53,9 @@ class Score:
 class Regret:
     """Throughput lost by our picks, [1], over ``groups`` of configurations that share what is given.
 
-    ``interactivity``: tokens/s of a user that was asked for, None where everything is queued. ``missed``: share of
-    groups where the pick was slower than that by over a tenth, or nothing was thought to reach it though something
-    does; those have no regret.
+    ``interactivity``: tokens/s of a user that was asked for, 0 for none, None where everything is queued. ``missed``:
+    share of groups where the pick was slower than that by over a tenth, or nothing was thought to reach it though
+    something does; those have no regret.
     """
 
     interactivity: float | None

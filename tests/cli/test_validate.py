@@ -88,7 +88,7 @@ def test_json_keys(run: Run, table: Path) -> None:
     assert [(e["metric"], e["n"], e["level"]) for e in data["intervals"]] == [("tpot", 2, 0.8), ("ttft", 2, 0.8)]
     assert all(set(e) == {"metric", "n", "covered", "level"} for e in data["intervals"])
     assert all(set(r) == {"interactivity", "groups", "median", "mean", "missed"} for r in data["regret"])
-    assert [r["interactivity"] for r in data["regret"]] == [20.0, 50.0, 100.0]
+    assert [r["interactivity"] for r in data["regret"]] == [0.0, 20.0, 50.0, 100.0]
 
 
 def test_predictions_have_every_row(run: Run, table: Path, tmp_path: Path) -> None:

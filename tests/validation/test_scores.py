@@ -98,23 +98,26 @@ def offer(
 
 
 def test_regret_by_hand() -> None:
-    """At 20: we pick b, which loses a fifth to a. At 50: only a reaches it and b is thought to, which misses it.
+    """At any and at 20: we pick b, which loses a fifth to a. At 50: only a reaches it and b is thought to, which misses it.
 
     At 100: b is the only one thought to reach it and nothing does: no group.
     """
     found = {r.interactivity: r for r in regrets([offer("a", 100, 90, 60, 55), offer("b", 80, 120, 40, 110)])}
-    assert found[20.0].median == found[20.0].mean == pytest.approx(0.2) and found[20.0].missed == 0
+    for level in (0.0, 20.0):
+        assert found[level].median == found[level].mean == pytest.approx(0.2) and found[level].missed == 0
     assert found[50.0].median is None and found[50.0].missed == 1 and found[50.0].groups == 1
     assert 100.0 not in found and None not in found
 
 
 def test_a_pick_just_below_the_level_counts() -> None:
-    (r, *_) = regrets([offer("a", 100, 90, 21, 22), offer("b", 150, 120, 18.5, 22)])
+    (_, r, *_) = regrets([offer("a", 100, 90, 21, 22), offer("b", 150, 120, 18.5, 22)])
+    assert r.interactivity == 20
     assert r.median == 0.0 and r.missed == 0.0  # faster in throughput, within a tenth of the level
 
 
 def test_nothing_thought_to_reach_what_two_do() -> None:
-    (r,) = regrets([offer("a", 100, 90, 30, 10), offer("b", 150, 120, 30, 10)])
+    any_speed, r = regrets([offer("a", 100, 90, 30, 10), offer("b", 150, 120, 30, 10)])
+    assert (any_speed.missed, any_speed.mean) == (0, 0)
     assert (r.groups, r.missed, r.mean) == (1, 1.0, None)
 
 
