@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from bench import commented_csv
 
 if TYPE_CHECKING:
     from planner.hardware import Database
+    from planner.validation.closed_loops import Offer
     from planner.validation.points import MeasuredPoint
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -28,6 +29,7 @@ ROWS, QUEUED, ABLATION = DATA / "accuracy.csv", DATA / "queued.csv", DATA / "abl
 PEERS = DATA / "peers.csv"
 CASES = ("bare", "fitted", "held_out", "accelerator_held_out", "peer")
 FORMULAE = ("genz", "roofline")
+GIVEN = ("model", "accelerator", "precision", "input", "output")
 TITLES = {
     "bare": "kernels alone", "fitted": "fitted on all", "held_out": "group left out",
     "accelerator_held_out": "accelerator left out", "peer": "AIConfigurator 0.12", "genz": "GenZ 0.0.16",
@@ -42,8 +44,13 @@ SHOWN = ("tpot_median", "tpot_bias", "ttft_median", "ttft_bias")
 
 @dataclass(frozen=True)
 class Row:
-    """One measured figure and the predictions of it, [s]; None where there is none."""
+    """One measured figure and the predictions of it, [s]; None where there is none.
 
+    ``given``: what a choice among configurations is made for; ``chosen``: the configuration, of ``accelerators``
+    that serve ``concurrency`` requests of ``output`` tokens [1].
+    """
+
+    id: str
     table: str
     model: str
     accelerator: str
@@ -52,6 +59,11 @@ class Row:
     metric: str
     measured: float
     predicted: dict[str, float | None]
+    given: tuple[str, ...] = ()
+    chosen: str = ""
+    accelerators: int = 1
+    concurrency: int = 1
+    output: float = 1.0
 
     @property
     def group(self) -> tuple[str, str]:
@@ -67,10 +79,15 @@ def read(path: Path = ROWS) -> list[Row]:
         for r in csv.DictReader(lines):
             theirs = {who: formulae[r["id"]][f"{who}_{r['metric']}"] for who in FORMULAE}
             figures = {case: float(x) if x else None for case, x in [*((c, r[c]) for c in CASES), *theirs.items()]}
+            tensor, data, expert, pipeline, concurrency = (
+                int(r[k]) for k in ("tensor", "data", "expert", "pipeline", "concurrency")
+            )
             found.append(
                 Row(
-                    r["table"], r["model"], r["accelerator"], r["engine"], r["odd"] == "1", r["metric"],
-                    float(r["measured"]), figures,
+                    r["id"], r["table"], r["model"], r["accelerator"], r["engine"], r["odd"] == "1", r["metric"],
+                    float(r["measured"]), figures, tuple(r[k] for k in GIVEN),
+                    f"{r['engine']} {tensor} {data} {expert} {pipeline} {concurrency}", tensor * data * pipeline,
+                    concurrency, float(r["output"]),
                 )
             )  # fmt: skip
         return found
@@ -121,6 +138,7 @@ def page() -> str:
                 theirs = [r for r in some if case in ALSO and r.predicted[case] is not None]
                 if theirs:
                     lines.append(_line(name, ALSO[case], *errors(theirs, "held_out")))
+    lines += picks_section(rows)
     lines += queued_section()
     from bench.intervals import section
 
@@ -147,6 +165,44 @@ def page() -> str:
                 )
                 lines.append(f"| {r['without']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def offers(rows: Iterable[Row], case: str) -> list[Offer]:
+    """Configurations to choose among, measured and as the case predicts them."""
+    from planner.validation.closed_loops import offer
+
+    both: dict[str, dict[str, Row]] = {}
+    for r in rows:
+        if r.predicted[case] is not None:
+            both.setdefault(r.id, {})[r.metric] = r
+    found = []
+    for pair in (p for p in both.values() if len(p) == len(METRICS)):
+        tpot, ttft = pair["tpot"], pair["ttft"]
+        figures = [(tpot.measured, ttft.measured), (tpot.predicted[case] or 0.0, ttft.predicted[case] or 0.0)]
+        found.append(offer(tpot.given, tpot.chosen, tpot.concurrency, tpot.output, tpot.accelerators, *figures))
+    return found
+
+
+def picks_section(rows: Sequence[Row]) -> list[str]:
+    """Throughput lost by following each case's predictions."""
+    from planner.validation.scores import LEVELS, regrets
+
+    lines = ["", "## What a pick loses", "",
+             "Of all configurations of one model, accelerator, precision and length of the first table that reach so",
+             "many tokens per second of a user, the one predicted to have the highest throughput per accelerator; the",
+             "share of the best's measured throughput that it lacks, mean over groups (the median is 0 everywhere);",
+             "in brackets the share of groups in which it is over a tenth slower for a user than was asked. Loads are",
+             "powers of two: a pick one step too low loses a third, though the best one reached the level by a few per",
+             "cent.", "",
+             f"| constants | {' | '.join(f'{level:g} tokens/s' if level else 'any' for level in LEVELS)} |",
+             "|---" * (len(LEVELS) + 1) + "|"]  # fmt: skip
+    some = [r for r in rows if r.table == "sample"]
+    for case, title in TITLES.items():
+        found = {r.interactivity: r for r in regrets(offers(some, case))}
+        cells = (f"{r.mean:.1%} ({r.missed:.0%})" if (r := found.get(level)) and r.mean is not None else ""
+                 for level in LEVELS)  # fmt: skip
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
 
 
 def queued_section() -> list[str]:

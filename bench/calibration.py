@@ -27,6 +27,7 @@ from planner.hardware import Database, load_database
 from planner.hardware.accelerator import ANY
 from planner.hardware.calibration import Calibration
 from planner.validation.calibrating import FIGURES, Calibrated, calibration_text, observations
+from planner.validation.closed_loops import precision_of
 from planner.validation.comparison import Skipped
 from planner.validation.fitting import SPREAD_SECONDS, Fit, Observation, fit
 from planner.validation.knobs import Answer, Knob, answer, calibration_of, engine_overheads
@@ -41,8 +42,9 @@ DATE = "2026-11-26"
 SAMPLE, BY_ACCELERATOR = "inferencex_via_aiconfigurator_silicon_sample.csv", "inferencex_dsr1_by_accelerator.csv"
 PEER = "aiconfigurator_0.12_predictions.csv"
 COLUMNS = (
-    "id", "table", "model", "accelerator", "engine", "weights", "tensor", "data", "concurrency", "odd", "metric",
-    "measured", "bare", "fitted", "held_out", "accelerator_held_out", "peer",
+    "id", "table", "model", "accelerator", "engine", "weights", "precision", "input", "output", "tensor", "data",
+    "expert", "pipeline", "concurrency", "odd", "metric", "measured", "bare", "fitted", "held_out",
+    "accelerator_held_out", "peer",
 )  # fmt: skip
 #: scatter of one figure, and of a group's own deviation that no constant explains, logarithms
 SPREAD = {"tpot": 0.10, "ttft": 0.30}
@@ -221,7 +223,8 @@ def write_served(
                 )  # fmt: skip
                 writer.writerow((
                     p.id, "sample" if p.file == SAMPLE else "deepseek-r1", p.model, p.accelerator, p.engine, p.weights,
-                    p.workers.tensor, p.workers.data, p.concurrency, int((*p.group, p.engine) in odd), metric,
+                    precision_of(p), f"{p.input_tokens:g}", f"{p.output_tokens:g}", p.workers.tensor, p.workers.data,
+                    p.workers.expert, p.pipeline, p.concurrency, int((*p.group, p.engine) in odd), metric,
                     *(f"{x:.5g}" for x in figures), f"{float(theirs) * 1e-3:.5g}" if theirs else "",
                 ))  # fmt: skip
 

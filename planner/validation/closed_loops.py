@@ -110,13 +110,36 @@ def choice_of(point: MeasuredPoint) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def offer(
+    choice: tuple[str, ...],
+    setting: str,
+    concurrency: int,
+    output_tokens: float,
+    accelerators: int,
+    measured: tuple[float, float],
+    predicted: tuple[float, float],
+) -> Offer:
+    """A configuration by its times per output token and to the first, measured and predicted, [s].
+
+    A closed loop serves ``concurrency * O / (TTFT + TPOT * (O - 1))`` output tokens per second. Source: Little's law.
+
+    >>> offer(("m",), "s", 8, 101, 2, (0.01, 1.0), (0.01, 0.5)).measured
+    202.0
+    """
+    rates = []
+    for tpot, ttft in (measured, predicted):
+        seconds = ttft + tpot * max(output_tokens - 1, 0)
+        rates.append((concurrency * output_tokens / seconds / accelerators, 1 / tpot))
+    (one, fast), (other, guessed) = rates
+    return Offer(choice, setting, one, other, fast, guessed)
+
+
 def offers(
     points: Mapping[tuple[str, str], MeasuredPoint], compared: Sequence[Comparison], flagged: Iterable[tuple[str, str]]
 ) -> list[Offer]:
     """Configurations to choose among: served ones by their latencies, queued ones by their throughput.
 
-    ``points`` by file and id, as ``flagged`` ones, which are left out. A closed loop serves
-    ``concurrency * O / (TTFT + TPOT * (O - 1))`` output tokens per second, measured and predicted alike.
+    ``points`` by file and id, as ``flagged`` ones, which are left out. Source: :func:`offer`.
     """
     doubted = set(flagged)
     figures: dict[tuple[str, str], dict[str, Comparison]] = {}
@@ -134,12 +157,7 @@ def offers(
         if len(both) < 2 or point.speculation:
             continue
         gpus = point.pipeline * point.workers.accelerators + (point.prefill.accelerators if point.prefill else 0)
-        rates = []
-        for side in ("measured", "predicted"):
-            tpot, ttft = getattr(both["tpot"], side), getattr(both["ttft"], side)
-            seconds = ttft + tpot * max(point.output_tokens - 1, 0)
-            rates.append((point.concurrency * point.output_tokens / seconds / gpus, 1 / tpot))
-        (measured, fast), (predicted, guessed) = rates
         setting = f"{point.engine} {point.workers} {point.prefill} {point.pipeline} {point.concurrency}"
-        found.append(Offer(choice_of(point), setting, measured, predicted, fast, guessed))
+        sides = [tuple(getattr(both[m], side) for m in ("tpot", "ttft")) for side in ("measured", "predicted")]
+        found.append(offer(choice_of(point), setting, point.concurrency, point.output_tokens, gpus, *sides))
     return found
