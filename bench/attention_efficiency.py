@@ -33,6 +33,29 @@ LEAST, GROUP, MOST, HUBER = 2e-6, 4, 0.95, 0.1
 ROUNDS = 50
 
 
+def bounded_fit(columns: Vector, targets: Vector, least: Vector) -> Vector:
+    """Coefficients (k,) of ``columns`` (n, k) that give ``targets`` (n,), none below ``least`` (k,), [1].
+
+    Least squares, linear beyond :data:`HUBER`; a coefficient that would fall below its bound is set to it.
+
+    >>> bounded_fit(np.array([[1.0, 1.0], [1.0, 2.0]]), np.array([2.0, 4.0]), np.array([0.5, 0.0])).round(2).tolist()
+    [0.5, 1.71]
+    """
+    weight, found = np.ones(len(targets)), least.copy()
+    for _ in range(ROUNDS):
+        root, free = np.sqrt(weight), np.ones(len(least), dtype=bool)
+        while free.any():
+            rest = targets - columns[:, ~free] @ least[~free]
+            found = least.copy()
+            found[free] = np.linalg.lstsq(columns[:, free] * root[:, None], rest * root, rcond=None)[0]
+            if not (found < least).any():
+                break
+            free &= found >= least
+        off = np.abs(columns @ found - targets)
+        weight = np.where(off > HUBER, HUBER / np.maximum(off, 1e-9), 1.0)
+    return found
+
+
 def fit(reads: Vector, seconds: Vector) -> tuple[float, float]:
     """Share of bandwidth [1] and latency [s] from ideal ``reads`` and measured ``seconds``, both (n,) [s].
 
@@ -43,16 +66,7 @@ def fit(reads: Vector, seconds: Vector) -> tuple[float, float]:
     (0.8, 10.0)
     """
     columns = np.stack([np.ones_like(reads) * 1e-6, reads], axis=1) / seconds[:, None]
-    weight = np.ones(len(seconds))
-    for _ in range(ROUNDS):
-        root = np.sqrt(weight)
-        latency, slowness = np.linalg.lstsq(columns * root[:, None], root, rcond=None)[0]
-        if slowness < 1 / MOST:
-            slowness = 1 / MOST
-            first, rest = columns[:, 0] * root, root - columns[:, 1] * slowness * root
-            latency = first @ rest / (first @ first)
-        off = np.abs(columns @ [latency, slowness] - 1)
-        weight = np.where(off > HUBER, HUBER / np.maximum(off, 1e-9), 1.0)
+    latency, slowness = bounded_fit(columns, np.ones(len(seconds)), np.array([-np.inf, 1 / MOST]))
     return float(1 / slowness), float(latency * 1e-6)
 
 

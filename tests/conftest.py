@@ -49,6 +49,8 @@ def reference_machine(
             "latent_attention": ceiling(0.62, 0.90, 12e-6),
             "sparse_attention": ceiling(0.40, 0.50, 12e-6),
             "indexer": ceiling(0.45, 0.76, 0.0, "fp8"),
+            "block_sparse_attention": ceiling(0.40, 0.50, 12e-6),
+            "block_indexer": ceiling(0.45, 0.76, 0.0),
             "recurrent": attention,
         },
         all_reduce_latency=all_reduce[0],

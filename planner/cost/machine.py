@@ -19,7 +19,8 @@ MATMUL_EXPONENT = 4.0
 #: grouped matmuls of experts read weights and compute one after the other: both times add
 EXPERT_EXPONENT = 1.0
 OPERATORS = (
-    "decode_attention", "latent_attention", "sparse_attention", "indexer", "prefill_attention",
+    "decode_attention", "latent_attention", "sparse_attention", "indexer", "block_sparse_attention", "block_indexer",
+    "prefill_attention",
 )  # fmt: skip
 
 
@@ -92,7 +93,7 @@ def machine(
         add(f"matmul/{fmt}", "matmul", fmt, compute, MATMUL_EXPONENT)
         add(f"experts/{fmt}", "experts", fmt, compute, EXPERT_EXPONENT)
     for operator in OPERATORS:
-        compute = "fp8" if operator == "indexer" else "bf16"
+        compute = "fp8" if operator == "indexer" else "bf16"  # of blocks: keys are bf16
         add(operator, operator, kv_format, compute)
     elementwise = ceilings["matmul/bf16"]
     ceilings["recurrent"] = Ceiling(elementwise.peak, elementwise.bandwidth, ceilings["decode_attention"].latency)

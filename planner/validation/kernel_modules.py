@@ -37,7 +37,9 @@ from planner.validation.labels import model_named
 MODULE_COLUMNS = frozenset(("gpu", "backend", "op", "model", "gemm", "kv", "heads", "batch", "L4096"))
 LABELS = ("gpu", "backend", "op", "model", "gemm", "kv", "kernel", "heads")
 PAIRED = ("gpu", "backend", "gemm", "kv", "heads")
-SPARSE, DENSE = "DSA", "MLA"
+SPARSE, DENSE, BLOCKS = "DSA", "MLA", "MSA"
+#: whose constants say whether a module was fitted where it is no sparse latent attention
+CORES = {DENSE: "latent_attention", BLOCKS: "block_sparse_attention"}
 FALLBACK = "a fallback without block selection ran: its time grows with batch times context squared"
 Kind = LatentAttention | CompressedAttention | BlockSparseAttention
 
@@ -58,7 +60,7 @@ def attention_of(op: str, label: str, heads: int) -> tuple[Kind, int]:
             return dataclasses.replace(spec, heads=heads), model.hidden
         if isinstance(spec, CompressedAttention) and ratio and spec.ratio == int(ratio.group(1)):
             return dataclasses.replace(spec, heads=heads), model.hidden
-        if isinstance(spec, BlockSparseAttention) and op == "MSA":
+        if isinstance(spec, BlockSparseAttention) and op == BLOCKS:
             kv = max(1, spec.kv_heads * heads // spec.heads)
             return dataclasses.replace(spec, heads=heads, kv_heads=kv), model.hidden
     raise InputError(f"{label} has no layer of kind {op}")
@@ -120,14 +122,19 @@ class Module:
         Sum of the layer's weight matmuls, its attention kernels and the table's overhead. Source: the operators'
         own, as in :meth:`planner.cost.step.StepModel.decode`.
         """
-        total = self.overhead + np.zeros(np.broadcast_shapes(batch.shape, contexts.shape))
+        total = self.overhead + np.zeros(np.broadcast_shapes(batch.shape, contexts.shape)) + self.matmul_seconds(batch)
+        for part in attention_cost(self.spec).decode(contexts, 1, self.kv):
+            ceiling = self.bench.machine.ceiling(part.operator)
+            total = total + ceiling.seconds(batch * part.flops, batch * part.bytes)
+        return total
+
+    def matmul_seconds(self, batch: Vector) -> Vector:
+        """Time of the layer's weight matmuls for ``batch`` sequences, [s] in its shape. Source: the operator's own."""
+        total = np.zeros(batch.shape)
         width = FORMATS[self.weights].bytes_per_element
         for matmul in fused_matmuls(self.spec.projections(self.hidden)):
             flops, weights, activations = linear_work(batch, matmul.inputs, matmul.outputs, width)
             total = total + self.bench.machine.ceiling("matmul", self.weights).seconds(flops, weights + activations)
-        for part in attention_cost(self.spec).decode(contexts, 1, self.kv):
-            ceiling = self.bench.machine.ceiling(part.operator)
-            total = total + ceiling.seconds(batch * part.flops, batch * part.bytes)
         return total
 
 
@@ -168,7 +175,7 @@ def curves_of(rows: Sequence[Row], outcome: Outcome, database: Database) -> list
     for values, members in grouped(rows, LABELS).items():
         labels = dict(zip(LABELS, values, strict=True))
         names = ["/".join((*values, rows[i].get("batch") or "")) for i in members]
-        fallback = (labels["op"], labels["backend"], labels["kernel"]) == ("MSA", "trtllm", "default")
+        fallback = (labels["op"], labels["backend"], labels["kernel"]) == (BLOCKS, "trtllm", "default")
         try:
             if fallback:
                 raise InputError(FALLBACK)
@@ -200,7 +207,7 @@ def pairs_of(curves: Sequence[Curve]) -> list[tuple[Curve, Curve]]:
 
 
 def _comparison(curve: Curve, outcome: Outcome, name: str, kind: str, measured: float, predicted: float) -> Comparison:
-    operator = "sparse_attention" if curve.labels["op"] != DENSE else "latent_attention"
+    operator = CORES.get(curve.labels["op"], "sparse_attention")
     metric, unit = ("speedup", "1") if kind == "sparse attention" else ("kernel", "s")
     return Comparison(
         name, outcome.file, metric, measured, predicted, unit, accelerator=curve.module.bench.chip.name,

@@ -81,10 +81,10 @@ class BlockSparseAttentionCost(FullAttentionCost):
         per_token = self._read_per_token(kv_format)
         fine = np.minimum(self.selected_tokens(context), context)
         read = np.minimum(fine * queries, context) * per_token
-        core = Part("sparse_attention", queries * fine * per_pair, read, "kv")
+        core = Part("block_sparse_attention", queries * fine * per_pair, read, "kv")
         if s.index_dim:
             flops = 2.0 * s.index_heads * s.index_dim * queries * context
-            return (Part("indexer", flops, context * self._index_bytes(), "indexer", False), core)
+            return (Part("block_indexer", flops, context * self._index_bytes(), "indexer", False), core)
         entries = self.compressed_entries(context)
         coarse = Part("decode_attention", queries * entries * per_pair, entries * per_token, "indexer")
         return (coarse, core)
