@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).resolve().parent / "data"
 ROWS, QUEUED, ABLATION = DATA / "accuracy.csv", DATA / "queued.csv", DATA / "ablation.csv"
-PEERS = DATA / "peers.csv"
+KINDS, PEERS = DATA / "kinds.csv", DATA / "peers.csv"
 CASES = ("bare", "fitted", "held_out", "accelerator_held_out", "peer")
 FORMULAE = ("genz", "roofline")
 GIVEN = ("model", "accelerator", "precision", "input", "output")
