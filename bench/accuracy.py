@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).resolve().parent / "data"
 ROWS, QUEUED, ABLATION = DATA / "accuracy.csv", DATA / "queued.csv", DATA / "ablation.csv"
-KINDS, PEERS = DATA / "kinds.csv", DATA / "peers.csv"
+PEERS = DATA / "peers.csv"
 CASES = ("bare", "fitted", "held_out", "accelerator_held_out", "peer")
 FORMULAE = ("genz", "roofline")
 GIVEN = ("model", "accelerator", "precision", "input", "output")
@@ -117,6 +117,7 @@ def page() -> str:
         "- *accelerator left out*: without any row of the accelerator.", "",
         "Constants belong to an accelerator and number format, to an engine's generation or to its kernels; none to a",
         "model or a row. Groups off by more than half in the median are in no fit and in every score; they are listed.",
+        "[accuracy-limits.md](accuracy-limits.md) says what defeats it, and how that was found.",
         "", "Beside them, what others say of the same rows:", "",
         "- AIConfigurator: its own predictions, partly from kernel tables fitted on rows like these.",
         "- GenZ: a decode step of the whole batch at the middle of its output, and the prefill of one prompt, with the",
@@ -141,8 +142,10 @@ def page() -> str:
     lines += picks_section(rows)
     lines += queued_section()
     from bench.intervals import section
+    from bench.kinds import kinds_section
 
     lines += ["", "![Predicted, group left out, against measured](accuracy.svg)", "", "## Intervals", "", *section()]
+    lines += kinds_section()
     lines += ["", "## Groups", "", "Median error of time per output token, and of time to first token.", "",
               "| model | accelerator | engine | rows | kernels alone | fitted | left out | first token | fit |",
               "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip

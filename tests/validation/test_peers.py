@@ -6,6 +6,7 @@ import pytest
 
 from bench.accuracy import ALSO, FORMULAE, METRICS, PEERS, ROOFLINE, Row, errors, offers, read, whole_batch, without
 from bench.commented_csv import rows as commented
+from bench.kinds import KINDS
 from bench.peers import NO_LATENT, genz_fields, genz_system
 from planner.errors import InputError
 from planner.hardware import Database, load_database
@@ -71,3 +72,14 @@ def test_a_pick_with_groups_left_out_loses_little(rows: list[Row]) -> None:
     (any_speed, *_) = regrets(offers(rows, "held_out"))
     assert any_speed.groups == 99 and any_speed.median == 0
     assert any_speed.mean is not None and any_speed.mean < 0.02
+
+
+def test_limits_of_the_accuracy_are_those_of_the_data() -> None:
+    """What docs/accuracy-limits.md says in figures that ship."""
+    rows = {(r["file"].removesuffix(".csv"), r["kind"], r["metric"], r["statistic"]): r for r in commented(KINDS)}
+    interactive = float(rows["mlperf_v5.1_llm", "interactive", "throughput", "mean"]["median"])
+    assert interactive > 0.2 > float(rows["mlperf_v5.1_llm", "server", "throughput", "mean"]["median"])
+    ttft = rows["inferencex_dsr1_by_accelerator", "aggregated", "ttft", "p99"]
+    assert float(ttft["bias"]) < 0.6
+    mi300x = [r for r in read() if (r.accelerator, r.metric) == ("mi300x", "tpot") and r.chosen.endswith(" 4")]
+    assert min(r.measured for r in mi300x) < 0.015 and max(r.measured for r in mi300x) > 0.026
