@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -51,17 +52,21 @@ def fitted(curves: list[Curve], contexts: Vector) -> tuple[float, float, float, 
     return float(latency) * 1e-6, 1 / float(index), 1 / float(core), residual, len(aims)
 
 
-def write(path: Path, sections: dict[str, dict[str, float]]) -> None:
-    """Put the fits into an accelerator's file, in the order of the sections' names."""
+def write(path: Path, sections: Mapping[str, Mapping[str, float]], key: str, citation: str) -> None:
+    """Put fits into an accelerator's file in the order of the sections' names, instead of those of the same operators.
+
+    ``key``, ``citation``: the source they name.
+    """
     text = path.read_text(encoding="utf-8")
-    text = re.sub(rf"(?ms)^\[achieved\.(?:{INDEX}|{CORE})\..*?\n\n", "", text)
+    operators = "|".join({name.split(".")[1] for name in sections})
+    text = re.sub(rf"(?ms)^\[achieved\.(?:{operators})\..*?\n\n", "", text)
     for name, values in sorted(sections.items()):
-        body = "".join(f"{key} = {value:.4g}\n" for key, value in values.items())
-        section = f'[{name}]\n{body}kind = "measured"\nsource = "{SOURCE}"\n\n'
+        body = "".join(f"{k} = {value:.4g}\n" for k, value in values.items())
+        section = f'[{name}]\n{body}kind = "measured"\nsource = "{key}"\n\n'
         after = next(m for m in re.finditer(r"(?m)^\[(achieved\..*)\]$", text) if m[1] > name)
         text = text[: after.start()] + section + text[after.start() :]
-    if f'key = "{SOURCE}"' not in text:
-        entry = f'[[sources]]\nkey = "{SOURCE}"\ncitation = "{CITATION}"\nretrieved = "2026-08-21"\n\n'
+    if f'key = "{key}"' not in text:
+        entry = f'[[sources]]\nkey = "{key}"\ncitation = "{citation}"\nretrieved = "2026-08-21"\n\n'
         at = text.index('[[sources]]\nkey = "AIC-GEMM"')
         text = text[:at] + entry + text[at:]
     path.write_text(text, encoding="utf-8")
@@ -87,7 +92,7 @@ def main(table: Path) -> None:
             }  # fmt: skip
     if "--write" in sys.argv:
         for part, sections in files.items():
-            write(ACCELERATORS / f"{part}.toml", sections)
+            write(ACCELERATORS / f"{part}.toml", sections, SOURCE, CITATION)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def reference_machine(
             "indexer": ceiling(0.45, 0.76, 0.0, "fp8"),
             "block_sparse_attention": ceiling(0.40, 0.50, 12e-6),
             "block_indexer": ceiling(0.45, 0.76, 0.0),
+            "compressed_indexer": ceiling(0.45, 0.76, 0.0, "fp8"),
             "recurrent": attention,
         },
         all_reduce_latency=all_reduce[0],

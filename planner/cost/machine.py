@@ -20,8 +20,12 @@ MATMUL_EXPONENT = 4.0
 EXPERT_EXPONENT = 1.0
 OPERATORS = (
     "decode_attention", "latent_attention", "sparse_attention", "indexer", "block_sparse_attention", "block_indexer",
-    "prefill_attention",
+    "compressed_indexer", "prefill_attention",
 )  # fmt: skip
+
+
+#: whose keys are fp8 whatever the cache; those of blocks are bf16
+FP8_KEYS = ("indexer", "compressed_indexer")
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def machine(
         add(f"matmul/{fmt}", "matmul", fmt, compute, MATMUL_EXPONENT)
         add(f"experts/{fmt}", "experts", fmt, compute, EXPERT_EXPONENT)
     for operator in OPERATORS:
-        compute = "fp8" if operator == "indexer" else "bf16"  # of blocks: keys are bf16
+        compute = "fp8" if operator in FP8_KEYS else "bf16"
         add(operator, operator, kv_format, compute)
     elementwise = ceilings["matmul/bf16"]
     ceilings["recurrent"] = Ceiling(elementwise.peak, elementwise.bandwidth, ceilings["decode_attention"].latency)

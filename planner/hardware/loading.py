@@ -45,6 +45,7 @@ TOP = (
 OPERATORS = (
     "matmul", "experts", "decode_attention", "prefill_attention", "latent_attention",
     "sparse_attention", "indexer", "block_sparse_attention", "block_indexer",
+    "compressed_indexer",
 )  # fmt: skip
 EFFICIENCY_KEYS = (
     "compute", "memory", "latency_us", "half_tokens", "activation", "residual", "points", "kind", "source", "note",

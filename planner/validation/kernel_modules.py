@@ -38,6 +38,8 @@ MODULE_COLUMNS = frozenset(("gpu", "backend", "op", "model", "gemm", "kv", "head
 LABELS = ("gpu", "backend", "op", "model", "gemm", "kv", "kernel", "heads")
 PAIRED = ("gpu", "backend", "gemm", "kv", "heads")
 SPARSE, DENSE, BLOCKS = "DSA", "MLA", "MSA"
+#: what their tables are called in kernel_tables.toml; those of blocks are fitted whole
+TABLES = {SPARSE: "sparse", DENSE: "latent"}
 #: whose constants say whether a module was fitted where it is no sparse latent attention
 CORES = {DENSE: "latent_attention", BLOCKS: "block_sparse_attention"}
 FALLBACK = "a fallback without block selection ran: its time grows with batch times context squared"
@@ -87,16 +89,17 @@ def _overheads(file: Path) -> tuple[tuple[str, str, str, str, float], ...]:
     return tuple(found)
 
 
-def module_overhead(database: Database, chip: Accelerator, engine: str, sparse: bool, kv: str) -> float:
+def module_overhead(database: Database, chip: Accelerator, engine: str, kind: str, kv: str) -> float:
     """Time one call of a module takes in the published tables beside its matmuls and attention kernels, [s].
 
+    ``kind``: sparse, latent or compressed.
     That of the accelerator, engine and cache format; else of the nearest: its other cache format, the family,
     the engine anywhere (the upper median: most tables hold the host's launches), else nothing.
     Source: ``hardware_db/kernel_tables.toml``.
     """
     found: list[list[float]] = [[], [], [], []]
     for operator, by, name, fmt, seconds in _overheads(database.root / "kernel_tables.toml"):
-        if operator != ("sparse" if sparse else "latent") or by != engine:
+        if operator != kind or by != engine:
             continue
         if name == chip.name:
             found[0 if fmt == kv else 1].append(seconds)
@@ -145,8 +148,8 @@ def module_of(labels: Mapping[str, str], database: Database) -> Module:
     weights, kv = known_format(labels["gemm"]), known_format(labels["kv"])
     spec, hidden = attention_of(labels["op"], labels["model"], int(labels["heads"]))
     on = bench(database, labels["gpu"], labels["backend"], weights, kv)
-    known = labels["op"] in (SPARSE, DENSE)
-    overhead = module_overhead(database, on.chip, on.engine, labels["op"] == SPARSE, kv) if known else 0.0
+    kind = "compressed" if isinstance(spec, CompressedAttention) else TABLES.get(labels["op"])
+    overhead = module_overhead(database, on.chip, on.engine, kind, kv) if kind else 0.0
     return Module(spec, hidden, on, weights, kv, overhead)
 
 

@@ -16,6 +16,18 @@ from planner.validation.kernels import compare_kernels, is_kernel_table
 
 # All tables: ai-dynamo/aiconfigurator 0.12 systems/data, latencies in microseconds.
 
+# h200_sxm/sparse_attention/{vllm,sglang} generation module tables
+COMPRESSED = """\
+gpu,backend,op,model,gemm,kv,kernel,heads,batch,L512,L1024,L2048,L4096,L8192,L16384,L32768,L65536,L131072
+h200_sxm,vllm,CSA4,DeepSeek-V4-Flash-FP8,fp8_block,fp8,FLASHMLA_SPARSE_DSV4,64,1,99.4,99.2,100.6,104,105.3,106.5,108,111.4,
+h200_sxm,vllm,CSA4,DeepSeek-V4-Flash-FP8,fp8_block,fp8,FLASHMLA_SPARSE_DSV4,64,32,112.4,122.5,126.5,133.3,133.1,136.8,,,
+h200_sxm,vllm,HCA128,DeepSeek-V4-Flash-FP8,fp8_block,fp8,FLASHMLA_SPARSE_DSV4,64,1,81.6,81.9,82.1,82,81.7,82,82.8,82.3,
+h200_sxm,vllm,HCA128,DeepSeek-V4-Flash-FP8,fp8_block,fp8,FLASHMLA_SPARSE_DSV4,64,32,93.9,94,104.1,93.5,93.8,96.2,,,
+h200_sxm,sglang,CSA4,DeepSeek-V4-Flash-FP8,fp8_block,fp8_e4m3,compressed_flashmla,64,1,105.6,104.6,107.6,188.5,188.8,188.7,190.2,193.1,115.3
+h200_sxm,sglang,CSA4,DeepSeek-V4-Flash-FP8,fp8_block,fp8_e4m3,compressed_flashmla,64,32,115.3,125.2,129.2,214,216.6,219.7,,,
+h200_sxm,sglang,HCA128,DeepSeek-V4-Flash-FP8,fp8_block,fp8_e4m3,compressed_flashmla,64,1,86.8,86.4,86.7,86.7,87.1,88,88.2,88.3,91
+h200_sxm,sglang,HCA128,DeepSeek-V4-Flash-FP8,fp8_block,fp8_e4m3,compressed_flashmla,64,32,96.4,95.8,96.1,95.9,96.5,95.4,,,
+"""
 # {h200_sxm,b300_sxm}/sparse_attention/vllm generation module tables
 BLOCKS = """\
 gpu,backend,op,model,gemm,kv,kernel,heads,batch,L512,L1024,L2048,L4096,L8192,L16384,L32768,L65536,L131072
@@ -204,6 +216,15 @@ def test_blocks_are_chosen_and_read_as_fast_as_measured(database: Database) -> N
     others = [c for c in unseen if c.accelerator == "gb300-nvl72"]
     assert median(c.error for c in others) < 0.12
     assert all("no constants fitted" in c.extrapolates for c in others)
+
+
+def test_choosing_compressed_entries_takes_what_the_engine_takes(database: Database) -> None:
+    """SGLang's choice takes 83 us on H200, vLLM's 6; neither is DeepSeek V3.2's. At 131072 its table has none of it."""
+    found, _ = compared(COMPRESSED, database)
+    selecting = [c for c in found if c.kind == "CSA4" and 4096 <= int(c.id.split("/L")[1]) < 131072]
+    assert len(selecting) == 16
+    assert max(c.error for c in selecting) < 0.2 and median(c.error for c in selecting) < 0.1
+    assert max(c.error for c in found if c.kind == "HCA128") < 0.2
 
 
 def test_break_even_contexts(database: Database) -> None:

@@ -85,7 +85,7 @@ class CompressedAttentionCost(AttentionCost):
             return (core,)
         entries = self._entries(context)
         index = 2.0 * s.index_heads * s.index_dim * queries * entries
-        return (Part("indexer", index, entries * self._index_bytes(), "indexer", False), core)
+        return (Part("compressed_indexer", index, entries * self._index_bytes(), "indexer", False), core)
 
     def prefill(self, new: Array, cached: Array, kv_format: str) -> tuple[Part, ...]:
         """Pairs against entries and window, [FLOP] and [B]. Source: see the class."""
