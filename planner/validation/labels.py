@@ -19,7 +19,8 @@ ENGINES = {
 #: endings of checkpoint names that say a number format, and the format
 SUFFIXES = {
     "-nvfp4": "nvfp4", "-fp4": "nvfp4", "-fp8": "fp8", "-fp8-static-pertensor": "fp8", "-fp8-dynamic": "fp8",
-    "-mxfp4": "mxfp4", "-awq": "int4", "-int4": "int4", "-bf16": "bf16", "-fp16": "bf16",
+    "-fp8-kv": "fp8", "-mxfp4": "mxfp4", "-w-mxfp4": "mxfp4", "-mxfp4-preview": "mxfp4",
+    "-awq": "int4", "-int4": "int4", "-bf16": "bf16", "-fp16": "bf16",
 }  # fmt: skip
 #: formats as people spell them, the longest first
 FORMAT_WORDS = {

@@ -212,6 +212,19 @@ def test_every_entry_has_sane_figures(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("moonshotai/Kimi-K2-Thinking", "kimi-k2.5"), ("MiniMaxAI/MiniMax-M2", "minimax-m2.5"),
+        ("MiniMaxAI/MiniMax-M2.1", "minimax-m2.5"), ("Qwen/QwQ-32B", "qwen2.5-32b-instruct"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Llama-70B", "llama-3.3-70b-instruct"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", "qwen2.5-14b"), ("google/gemma-4-31b-it", "gemma-4-31b"),
+    ],
+)  # fmt: skip
+def test_checkpoints_of_one_shape_go_by_their_names(alias: str, name: str) -> None:
+    assert load_model(alias).name == name
+
+
+@pytest.mark.parametrize(
     ("alias", "name", "billions"),
     [
         ("Llama-2-7B", "llama-2-7b-hf", 6.74), ("llama-13b", "llama-2-13b", 13.02), ("llama2-70b", "llama-2-70b", 68.98),
