@@ -68,3 +68,16 @@ def test_figures_in_the_readme_are_true() -> None:
     assert f"{len(database.accelerators)} accelerators" in text
     assert f"{len(database.prices.rows)} dated prices" in text
     assert f"{len(list_models())} public models" in text
+
+
+def test_every_script_and_file_of_the_benchmarks_is_there() -> None:
+    """bench/README.md names no script or file that is gone, and every file of data."""
+    text = (REPOSITORY / "bench" / "README.md").read_text(encoding="utf-8")
+    for module in re.findall(r"python -m bench\.(\w+)", text):
+        assert (REPOSITORY / "bench" / f"{module}.py").is_file(), module
+    for name in re.findall(r"`(data/[\w*.]+|hardware_db/[\w./]+)`", text):
+        base = REPOSITORY if name.startswith("hardware_db") else REPOSITORY / "bench"
+        assert list(base.glob(name)), name
+    for path in (REPOSITORY / "bench" / "data").iterdir():
+        known = re.findall(r"data/([\w*.]+)", text)
+        assert any(path.match(pattern) for pattern in known), path.name
