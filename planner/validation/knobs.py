@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
+from planner.cost.attention import attention_cost
+from planner.cost.machine import OPERATORS
 from planner.hardware import Database
 from planner.hardware.accelerator import ANY, Scale
 from planner.hardware.calibration import ALL_REDUCE, ALL_TO_ALL, EXCHANGES, Calibration
+from planner.models.model import Model
 from planner.sizing.configuration import Setup
 from planner.validation.points import MeasuredPoint
 from planner.validation.protocols import Prediction, predict, set_up_point
@@ -18,7 +23,8 @@ Field = Literal["compute", "memory", "latency", "bandwidth", "seconds"]
 #: how far a knob is turned to see what a prediction answers: factor of a scale, seconds of an overhead
 TURN = 1.1
 TURN_SECONDS = {"step": 3e-4, "layer": 5e-6, "prefill_layer": 2e-5, "sequence": 3e-6, "request": 1e-2}
-ATTENTION = ("decode_attention", "latent_attention")
+#: attention kernels whose arithmetic shows in a step: many heads read one latent
+COMPUTING = ("latent_attention", "sparse_attention")
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,8 @@ def knobs_of_setup(setup: Setup, engine: str) -> list[Knob]:
         add("matmul", fmt, "memory", "compute", "latency")
     if setup.model.is_moe:
         add("experts", setup.precision.formats.get("experts", "bf16"), "memory", "compute", "latency")
-    kinds = {type(layer.attention).__name__ for layer in setup.model.layers if layer.attention is not None}
-    if "FullAttention" in kinds:
-        add("decode_attention", kv, "memory", "latency")
-    if "LatentAttention" in kinds:
-        add("latent_attention", kv, "memory", "compute", "latency")
+    for operator in decode_operators(setup.model, kv):
+        add(operator, kv, "memory", *(("compute",) if operator in COMPUTING else ()), "latency")
     add("prefill_attention", kv, "compute")
     if int(setup.layout.tensor) > 1:
         add(ALL_REDUCE, ANY, "latency", "bandwidth")
@@ -99,6 +102,19 @@ def knobs_of_setup(setup: Setup, engine: str) -> list[Knob]:
         add(ALL_TO_ALL, ANY, "latency")
     found.extend(Knob(engine, name, ANY, "seconds") for name in TURN_SECONDS)
     return found
+
+
+def decode_operators(model: Model, kv_format: str) -> list[str]:
+    """Attention kernels of a decode step that have rates of their own, names. Source: :mod:`planner.cost.attention`.
+
+    >>> from planner.models import load_model
+    >>> decode_operators(load_model("deepseek-v3.2"), "bf16")
+    ['indexer', 'sparse_attention']
+    """
+    one = np.ones(1)
+    specs = {layer.attention for layer in model.layers if layer.attention is not None}
+    used = {part.operator for spec in specs for part in attention_cost(spec).decode(one, 1, kv_format)}
+    return sorted(used & set(OPERATORS))
 
 
 def calibration_of(

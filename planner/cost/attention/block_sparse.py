@@ -99,7 +99,7 @@ class BlockSparseAttentionCost(FullAttentionCost):
         pairs = causal_pairs(new, cached)
         if s.index_dim:
             coarse = 2.0 * s.index_heads * s.index_dim * pairs
-            index = Part("indexer", coarse, (new + cached) * self._index_bytes(), "indexer", False)
+            index = Part("block_indexer", coarse, (new + cached) * self._index_bytes(), "indexer", False)
         else:
             index = Part("prefill_attention", per_pair * pairs / s.stride, 0.0 * moved, "indexer")
         return (index, Part("prefill_attention", fine, moved, "kv"))

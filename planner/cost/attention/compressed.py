@@ -100,7 +100,7 @@ class CompressedAttentionCost(AttentionCost):
         parts = [Part("prefill_attention", per_pair * pairs, moved, "kv")]
         if s.top_k:
             index = 2.0 * s.index_heads * s.index_dim * causal_pairs(new, cached) / s.ratio
-            parts.append(Part("indexer", index, self._entries(new + cached) * self._index_bytes(),
+            parts.append(Part("compressed_indexer", index, self._entries(new + cached) * self._index_bytes(),
                               "indexer", False))  # fmt: skip
         return tuple(parts)
 
