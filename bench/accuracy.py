@@ -9,20 +9,26 @@ from __future__ import annotations
 import csv
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+import planner.cost.experts as experts
 from bench import commented_csv
-
-if TYPE_CHECKING:
-    from planner.hardware import Database
-    from planner.validation.closed_loops import Offer
-    from planner.validation.points import MeasuredPoint
+from planner.errors import InputError
+from planner.hardware import Database, load_database
+from planner.hardware.accelerator import Scale
+from planner.hardware.calibration import Calibration
+from planner.hardware.loading import OPERATORS
+from planner.validation.closed_loops import Offer, offer, typical
+from planner.validation.points import MeasuredPoint
+from planner.validation.protocols import predict, replica_of
+from planner.validation.recipes import DEFAULT
+from planner.validation.scores import LEVELS, regrets
 
 DATA = Path(__file__).resolve().parent / "data"
 ROWS, QUEUED, ABLATION = DATA / "accuracy.csv", DATA / "queued.csv", DATA / "ablation.csv"
@@ -59,11 +65,11 @@ class Row:
     metric: str
     measured: float
     predicted: dict[str, float | None]
-    given: tuple[str, ...] = ()
-    chosen: str = ""
-    accelerators: int = 1
-    concurrency: int = 1
-    output: float = 1.0
+    given: tuple[str, ...]
+    chosen: str
+    accelerators: int
+    concurrency: int
+    output: float
 
     @property
     def group(self) -> tuple[str, str]:
@@ -172,8 +178,6 @@ def page() -> str:
 
 def offers(rows: Iterable[Row], case: str) -> list[Offer]:
     """Configurations to choose among, measured and as the case predicts them."""
-    from planner.validation.closed_loops import offer
-
     both: dict[str, dict[str, Row]] = {}
     for r in rows:
         if r.predicted[case] is not None:
@@ -188,8 +192,6 @@ def offers(rows: Iterable[Row], case: str) -> list[Offer]:
 
 def picks_section(rows: Sequence[Row]) -> list[str]:
     """Throughput lost by following each case's predictions."""
-    from planner.validation.scores import LEVELS, regrets
-
     lines = ["", "## What a pick loses", "",
              "Of all configurations of one model, accelerator, precision and length of the first table that reach so",
              "many tokens per second of a user, the one predicted to have the highest throughput per accelerator; the",
@@ -282,30 +284,24 @@ def ablation(folder: Path) -> None:
             writer.writerow((name, *(f"{x:.4g}" for x in figures)))
 
 
-def without(name: str) -> Callable[..., object]:
-    from planner.hardware import load_database
-    from planner.hardware.accelerator import Scale
-    from planner.hardware.calibration import Calibration
-    from planner.hardware.loading import OPERATORS
-
-    def database() -> Database:
-        base = load_database()
-        engines = dict.fromkeys(base.engines, dict.fromkeys(OVERHEADS, 0.0))
-        ideal = {op: {"any": Scale(20.0, 20.0, 0.05)} for op in OPERATORS}
-        no_wait = {"all_reduce": {"any": Scale(latency=0.05)}}
-        if name == ROOFLINE:
-            return base.uncalibrated().calibrated(Calibration(engines=engines, accelerators={"any": ideal | no_wait}))
-        if name == "end-to-end fit":
-            return base.uncalibrated()
-        if name == "engine overheads":
-            return base.calibrated(Calibration(engines=engines))
-        if name == "kernel efficiencies":
-            return base.calibrated(Calibration(accelerators={"any": ideal}))
-        if name == "all-reduce latency":
-            return base.calibrated(Calibration(accelerators={"any": no_wait}))
-        return base
-
-    return database
+@cache
+def without(name: str) -> Database:
+    """The database with one term taken away."""
+    base = load_database()
+    engines = dict.fromkeys(base.engines, dict.fromkeys(OVERHEADS, 0.0))
+    ideal = {op: {"any": Scale(20.0, 20.0, 0.05)} for op in OPERATORS}
+    no_wait = {"all_reduce": {"any": Scale(latency=0.05)}}
+    if name == ROOFLINE:
+        return base.uncalibrated().calibrated(Calibration(engines=engines, accelerators={"any": ideal | no_wait}))
+    if name == "end-to-end fit":
+        return base.uncalibrated()
+    if name == "engine overheads":
+        return base.calibrated(Calibration(engines=engines))
+    if name == "kernel efficiencies":
+        return base.calibrated(Calibration(accelerators={"any": ideal}))
+    if name == "all-reduce latency":
+        return base.calibrated(Calibration(accelerators={"any": no_wait}))
+    return base
 
 
 OVERHEADS = ("step", "layer", "prefill_layer", "sequence", "request")
@@ -315,26 +311,14 @@ RECIPES = "recipes (tokens of a step, polls)"
 #: what is taken away
 VARIANTS = ("nothing", "end-to-end fit", "engine overheads", "kernel efficiencies", "all-reduce latency",
             "expert coverage", RECIPES, "the benchmark's protocol", ROOFLINE)  # fmt: skip
-_known: dict[str, object] = {}
 
 
-def _ratios(task: tuple[object, str]) -> tuple[float, ...] | None:
+def _ratios(task: tuple[MeasuredPoint, str]) -> tuple[float, ...] | None:
     """Predicted over measured of both figures, [1]."""
-    from typing import Any, cast
-
-    import planner.cost.experts as experts
-    from planner.errors import InputError
-    from planner.validation.points import MeasuredPoint
-    from planner.validation.protocols import predict
-    from planner.validation.recipes import DEFAULT
-
-    point, name = cast(tuple[MeasuredPoint, str], task)
-    if name not in _known:
-        _known[name] = without(name)()
-    database = cast(Any, _known[name])
-    genuine = experts.distinct_experts
-    statistic = "mean" if point.value("tpot", "mean") else "p50"
-    measured = {m: cast(float, point.value(m, statistic)) for m in METRICS}
+    point, name = task
+    database, genuine = without(name), experts.distinct_experts
+    statistics = {m: typical(point, m) for m in METRICS}
+    measured = {m: point.value(m, statistic) or math.nan for m, statistic in statistics.items()}
     if name == RECIPES:
         point = replace(point, recipe=DEFAULT)
     try:
@@ -344,7 +328,7 @@ def _ratios(task: tuple[object, str]) -> tuple[float, ...] | None:
             step, first = whole_batch(point, database)
             return step / measured["tpot"], first / measured["ttft"]
         found = predict(point, database)
-        return tuple(found.value(m, statistic) / x for m, x in measured.items())
+        return tuple(found.value(m, statistics[m]) / x for m, x in measured.items())
     except InputError:
         return None
     finally:
@@ -353,8 +337,6 @@ def _ratios(task: tuple[object, str]) -> tuple[float, ...] | None:
 
 def whole_batch(point: MeasuredPoint, database: Database) -> tuple[float, float]:
     """A step of all requests at the middle of their output; that and the prefill of one prompt, [s]."""
-    from planner.validation.protocols import replica_of
-
     replica = replica_of(point, point.workers, database, point.concurrency)
     c, middle = point.concurrency, point.input_tokens + point.output_tokens / 2
     totals = [c * middle, *(c * min(middle, x) for x in replica.step_time.limits)]

@@ -27,7 +27,7 @@ from planner.hardware import Database, load_database
 from planner.hardware.accelerator import ANY
 from planner.hardware.calibration import Calibration
 from planner.validation.calibrating import FIGURES, Calibrated, calibration_text, observations
-from planner.validation.closed_loops import precision_of
+from planner.validation.closed_loops import precision_of, typical
 from planner.validation.comparison import Skipped
 from planner.validation.fitting import SPREAD_SECONDS, Fit, Observation, fit
 from planner.validation.knobs import Answer, Knob, answer, calibration_of, engine_overheads
@@ -119,7 +119,7 @@ def said_of(pair: Pair) -> list[Observation]:
     point, found = pair
     if queued.is_queued(point):
         return [queued.observation(point, found)]
-    metrics = [m for m in ("tpot", "ttft") if any(point.value(m, s) for s in ("mean", "p50"))]
+    metrics = [m for m in ("tpot", "ttft") if typical(point, m)]
     return [
         replace(o, offset=(*point.group, point.engine, metric), offset_spread=GROUP_SPREAD[metric])
         for o, metric in zip(observations(point, found, SPREAD), metrics, strict=True)
@@ -214,8 +214,8 @@ def write_served(
         writer.writerow(COLUMNS)
         for (p, a), *fits in told:
             for metric in ("tpot", "ttft"):
-                statistic = next((s for s in ("mean", "p50") if p.value(metric, s)), None)
-                if statistic is None:
+                statistic = typical(p, metric)
+                if not statistic:
                     continue
                 theirs = peer.get(p.id, {}).get(f"predicted_{metric}_ms", "")
                 figures = (

@@ -32,6 +32,7 @@ CITATION = (
     "taken off, where entries outnumber those chosen (bench/compressed_efficiency.py)"
 )
 TABLES = ACCELERATORS.parent / "kernel_tables.toml"
+READS_ALL, CHOOSES = "HCA128", "CSA4"
 FEW = 8  # sequences up to which fixed times show
 FORMATS = ("bf16", "fp8")  # of the cache; its keys are fp8 in both
 
@@ -49,30 +50,26 @@ def beyond(curve: Curve, contexts: Vector) -> Vector:
 
 def main(table: Path) -> None:
     """Take the differences of every accelerator and engine, and write their medians."""
-    rows = [r for r in read_table(table, table.name).rows if r["op"] in ("HCA128", "CSA4")]
+    rows = [r for r in read_table(table, table.name).rows if r["op"] in (READS_ALL, CHOOSES)]
     _, contexts = contexts_of(rows)
-    pairs: dict[tuple[object, ...], dict[bool, Vector]] = defaultdict(dict)
-    measured: dict[tuple[object, ...], Vector] = {}
+    pairs: dict[tuple[str, ...], dict[str, Curve]] = defaultdict(dict)
     for c in curves_of(rows, Outcome(""), load_database().uncalibrated()):
-        spec = c.module.spec
-        if not isinstance(spec, CompressedAttention) or c.batch > FEW:
-            continue
-        over = beyond(c, contexts)
-        if spec.top_k:
-            over = np.where(contexts / spec.ratio > spec.top_k, over, np.nan)
-        shape = (c.module.bench.chip.name, c.module.bench.engine, *(c.labels[k] for k in ("model", "gemm", "heads")))
-        pairs[(*shape, c.batch)][bool(spec.top_k)] = over
-        if spec.top_k:
-            measured[(*shape, c.batch)] = c.measured
+        if c.batch <= FEW:
+            shape = (c.labels[k] for k in ("model", "gemm", "heads"))
+            pairs[c.module.bench.chip.name, c.module.bench.engine, *shape, f"{c.batch:g}"][c.labels["op"]] = c
     found: dict[tuple[str, str], list[Vector]] = defaultdict(list)
     overheads: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for shape, both in pairs.items():
-        part, engine, *_ = shape
-        overheads[str(part), str(engine)] += both.get(False, np.array([])).tolist()
-        if len(both) == 2:
-            gain = both[True] - np.nanmedian(both[False])
-            chosen = ~np.isnan(gain)
-            found[str(part), str(engine)].append(np.stack([gain[chosen], measured[shape][chosen]]))
+    for (part, engine, *_), both in pairs.items():
+        if READS_ALL not in both:
+            continue
+        over = beyond(both[READS_ALL], contexts)
+        overheads[part, engine] += over.tolist()
+        if CHOOSES in both:
+            curve, spec = both[CHOOSES], both[CHOOSES].module.spec
+            assert isinstance(spec, CompressedAttention)
+            gain = beyond(curve, contexts) - np.nanmedian(over)
+            known = ~np.isnan(gain) & (contexts / spec.ratio > spec.top_k)
+            found[part, engine].append(np.stack([gain[known], curve.measured[known]]))
     files: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     for (part, engine), several in sorted(found.items()):
         gains, whole = np.concatenate(several, axis=1)

@@ -116,23 +116,24 @@ def _quiet() -> Iterator[None]:
             os.chdir(before)
 
 
-def _figures(said: Callable[[], Pair]) -> tuple[list[str], str]:
+def _figures(said: Callable[..., Pair], *about: object) -> tuple[list[str], str]:
+    """Both figures as the table has them, or none and why."""
     try:
-        return [f"{x:.5g}" for x in said()], ""
+        return [f"{x:.5g}" for x in said(*about)], ""
     except InputError as error:
         return ["", ""], str(error)
 
 
 def main(folder: Path) -> None:
     """Write the table."""
-    database = without(ROOFLINE)()
+    database = without(ROOFLINE)
     points = clean(folder)
     with _quiet():
         rows = []
         for point in points:
             setup = set_up_point(point, point.workers, database)
-            theirs, reason = _figures(lambda p=point, s=setup: genz(p, s))  # type: ignore[misc]
-            plain, too_large = _figures(lambda p=point: whole_batch(p, database))  # type: ignore[misc]
+            theirs, reason = _figures(genz, point, setup)
+            plain, too_large = _figures(whole_batch, point, database)
             if not too_large:
                 rows.append([point.id, *theirs, *plain, reason])
     with PEERS.open("w", encoding="utf-8", newline="") as out:

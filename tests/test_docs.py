@@ -78,6 +78,6 @@ def test_every_script_and_file_of_the_benchmarks_is_there() -> None:
     for name in re.findall(r"`(data/[\w*.]+|hardware_db/[\w./]+)`", text):
         base = REPOSITORY if name.startswith("hardware_db") else REPOSITORY / "bench"
         assert list(base.glob(name)), name
+    known = re.findall(r"data/([\w*.]+)", text)
     for path in (REPOSITORY / "bench" / "data").iterdir():
-        known = re.findall(r"data/([\w*.]+)", text)
         assert any(path.match(pattern) for pattern in known), path.name

@@ -159,6 +159,8 @@ def _percent(value: float | None) -> str | None:
 
 
 def _regret_row(r: Regret) -> tuple[object, ...]:
-    level = "all queued" if r.interactivity is None else f"{r.interactivity:g} tokens/s of a user"
-    level = "any" if r.interactivity == 0 else level
+    if r.interactivity is None:
+        level = "all queued"
+    else:
+        level = f"{r.interactivity:g} tokens/s of a user" if r.interactivity else "any"
     return level, r.groups, _percent(r.median), _percent(r.mean), _percent(r.missed)

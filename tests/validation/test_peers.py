@@ -22,7 +22,7 @@ def rows() -> list[Row]:
 
 @pytest.fixture(scope="module")
 def plain() -> Database:
-    return without(ROOFLINE)()
+    return without(ROOFLINE)
 
 
 def test_every_row_is_said_something_of_or_why_not() -> None:
@@ -59,11 +59,11 @@ def test_genz_is_asked_about_the_model_in_its_own_words() -> None:
 
 
 def test_genz_gets_peaks_that_come_out_as_the_datasheets() -> None:
-    """It multiplies by 2 for fp8 and 4 for fp4; a Hopper runs weights in four bits at the rate of bf16."""
+    """It takes half the time for fp8, which has twice the peak, and a quarter for fp4; a Hopper runs weights in four bits at the rate of bf16."""
     hopper = load_database().accelerator("h100-sxm")
     bf16, fp8, fp4 = (genz_system(hopper, f)["Flops"] for f in ("bf16", "fp8", "mxfp4"))
     assert bf16 == pytest.approx(989.4, abs=1)
-    assert 2 * fp8 == pytest.approx(2 * bf16, rel=0.01)
+    assert fp8 == pytest.approx(bf16, rel=0.01)
     assert 4 * fp4 == pytest.approx(bf16, rel=0.01)
 
 
